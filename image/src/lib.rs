@@ -1,0 +1,22 @@
+//! What an image is: digests, references, platforms, OCI documents, and layers as tars.
+//!
+//! Everything here is a value or works on `impl Read` and `impl Write`; no file, process or network is touched.
+//!
+//! Read the modules in this order:
+//!
+//! 1. [`digest`] — identity of bytes.
+//! 2. [`reference`] — names of images.
+//! 3. [`platform`] — what an image runs on.
+//! 4. [`document`] — descriptors, manifests, indexes, image configs.
+//! 5. [`entry`] — one file of a layer.
+#![forbid(unsafe_code)]
+
+pub mod digest;
+pub mod document;
+pub mod entry;
+pub mod platform;
+pub mod reference;
+
+pub use digest::{DiffId, Digest, ImageId};
+pub use platform::Platform;
+pub use reference::ImageRef;
