@@ -178,10 +178,10 @@ dockerd_start() {
 # hard limits; crun fails on the same, so the runtime is runc; there is no systemd, so cgroups go through cgroupfs.
 LIMITS=(--ulimit nofile=1024:1024 --ulimit nproc=4096:4096)
 podman() {
-  command podman --root "$WORK/podman/root" --runroot "$WORK/podman/run" --tmpdir "$WORK/podman/tmp" --storage-driver overlay \
+  env -u DOCKER_CONFIG podman --root "$WORK/podman/root" --runroot "$WORK/podman/run" --tmpdir "$WORK/podman/tmp" --storage-driver overlay \
     --cgroup-manager cgroupfs --events-backend file --runtime /usr/sbin/runc "$@"
 }
-buildah() { command buildah --root "$WORK/buildah/root" --runroot "$WORK/buildah/run" --storage-driver overlay "$@"; }
+buildah() { env -u DOCKER_CONFIG buildah --root "$WORK/buildah/root" --runroot "$WORK/buildah/run" --storage-driver overlay "$@"; }
 buildah_build() { buildah build --isolation oci --runtime /usr/sbin/runc --network host "${LIMITS[@]}" "$@"; }
 
 # ---- a kiln that sees only $WORK
