@@ -4,4 +4,10 @@
 
 extern crate alloc;
 
+pub mod expand;
 pub mod request;
+pub mod expose;
+pub mod git_url;
+pub mod mode;
+pub mod signal;
+pub mod workdir;

@@ -1,0 +1,33 @@
+//! Where `WORKDIR` leads to.
+
+use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
+
+/// Returns the working directory after `WORKDIR new` where it was `current` before (empty for none).
+///
+/// An absolute path is kept as it is written, trailing slash and `..` included; a relative one is joined to the current
+/// directory and cleaned. The result is absolute.
+pub fn join(current: &str, new: &str) -> String {
+    let path = if new.is_empty() { current } else { new };
+    if path.starts_with('/') {
+        path.to_owned()
+    } else if new.is_empty() {
+        clean(&format!("/{current}"))
+    } else {
+        clean(&format!("/{current}/{new}"))
+    }
+}
+
+/// Removes `.`, `..` and doubled slashes from an absolute path.
+pub fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            _ => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
