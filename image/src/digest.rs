@@ -202,7 +202,9 @@ mod tests {
         let text = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(Digest::of(b"").to_string(), text);
         assert_eq!(text.parse::<Digest>().map(|it| it.to_string()).as_deref(), Ok(text));
-        for bad in ["", "sha256:", "sha256:00", &text.to_uppercase(), "sha512:00", "../x", &text[..70]] {
+        for bad in
+            ["", "sha256:", "sha256:00", &text.to_uppercase(), "sha512:00", "../x", &text[..70]]
+        {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }
     }

@@ -113,7 +113,12 @@ pub struct ImageConfig {
     #[serde(default)]
     pub os: String,
     /// Features the operating system must have.
-    #[serde(rename = "os.features", default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
+    #[serde(
+        rename = "os.features",
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_as_default"
+    )]
     pub os_features: Vec<String>,
     /// Version of the operating system.
     #[serde(rename = "os.version", default, skip_serializing_if = "String::is_empty")]
@@ -137,7 +142,11 @@ pub struct RunConfig {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub user: String,
     /// Ports, as `80/tcp`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_as_default")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_as_default"
+    )]
     pub exposed_ports: BTreeMap<String, Map<String, Value>>,
     /// Environment, `KEY=VALUE`, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
@@ -155,7 +164,11 @@ pub struct RunConfig {
     #[serde(default, skip_serializing_if = "is_false")]
     pub args_escaped: bool,
     /// Volumes by path.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_as_default")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_as_default"
+    )]
     pub volumes: BTreeMap<String, Map<String, Value>>,
     /// Where it starts.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -164,7 +177,11 @@ pub struct RunConfig {
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
     pub on_build: Vec<String>,
     /// Labels.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_as_default")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_as_default"
+    )]
     pub labels: BTreeMap<String, String>,
     /// The signal that asks it to stop.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -14,6 +14,7 @@
 pub mod digest;
 pub mod document;
 pub mod entry;
+pub mod error;
 pub mod platform;
 pub mod reference;
 
