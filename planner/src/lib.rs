@@ -11,3 +11,6 @@ pub mod git_url;
 pub mod mode;
 pub mod signal;
 pub mod workdir;
+pub mod ignore;
+pub mod path;
+pub mod wildcard;

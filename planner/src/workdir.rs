@@ -1,6 +1,8 @@
 //! Where `WORKDIR` leads to.
 
-use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
+use alloc::{borrow::ToOwned, format, string::String};
+
+use crate::path::clean;
 
 /// Returns the working directory after `WORKDIR new` where it was `current` before (empty for none).
 ///
@@ -15,19 +17,4 @@ pub fn join(current: &str, new: &str) -> String {
     } else {
         clean(&format!("/{current}/{new}"))
     }
-}
-
-/// Removes `.`, `..` and doubled slashes from an absolute path.
-pub fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            _ => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }
