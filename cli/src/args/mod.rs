@@ -1,0 +1,181 @@
+//! The command line: what may be written, as types. Docker's words for docker's things.
+//!
+//! Only shapes are checked here; names of images and platforms, files and the environment are looked up by the commands.
+//!
+//! 1. [`build`] — `kiln build`.
+//! 2. [`run`] — `kiln run`.
+//! 3. [`images`], [`registry`], [`system`] — the rest.
+//! 4. [`refused`] — options of docker that are known and not there yet.
+
+pub mod build;
+pub mod images;
+pub mod refused;
+pub mod registry;
+pub mod run;
+pub mod system;
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+
+use crate::values::boolean;
+
+/// Builds container images from Dockerfiles, runs them, and ships them. No daemon, no root.
+#[derive(Debug, Parser)]
+#[command(name = "kiln", version, max_term_width = 110)]
+pub struct Cli {
+    /// Directory of the store [default: $KILN_ROOT, else /var/lib/kiln for root and ~/.local/share/kiln]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    pub root: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build an image from a Dockerfile
+    Build(Box<build::BuildArgs>),
+    /// Run a command in a new container
+    Run(Box<run::RunArgs>),
+    /// List images
+    Images(images::ListArgs),
+    /// Show all that is known of an image, as JSON
+    Inspect(images::InspectArgs),
+    /// Show how an image came to be
+    History(images::HistoryArgs),
+    /// Give an image another name
+    Tag(images::TagArgs),
+    /// Remove images
+    Rmi(images::RemoveArgs),
+    /// Write images to an archive
+    Save(images::SaveArgs),
+    /// Read images from an archive
+    Load(images::LoadArgs),
+    /// Download an image from a registry
+    Pull(registry::PullArgs),
+    /// Upload an image to a registry
+    Push(registry::PushArgs),
+    /// Log in to a registry
+    Login(registry::LoginArgs),
+    /// Log out of a registry
+    Logout(registry::LogoutArgs),
+    /// Show the logs of the steps of a build again
+    Logs(system::LogsArgs),
+    /// Show and clean the store
+    #[command(subcommand)]
+    System(system::SystemCommand),
+    /// Show what this machine lets kiln do
+    Info(system::InfoArgs),
+    /// Show the version
+    Version(system::VersionArgs),
+    /// Write a completion script for a shell
+    Completions(system::CompletionsArgs),
+    /// Work with images: the commands above under docker's other names
+    #[command(subcommand)]
+    Image(images::ImageCommand),
+    /// Docker's other name for builds and their cache
+    #[command(subcommand, hide = true, alias = "buildx")]
+    Builder(system::BuilderCommand),
+}
+
+impl Command {
+    /// Returns the command that docker's longer form stands for.
+    pub fn flat(self) -> Self {
+        match self {
+            Self::Image(command) => command.flat(),
+            Self::Builder(command) => command.flat(),
+            other => other,
+        }
+    }
+}
+
+/// Parses a command line, program name first.
+///
+/// # Errors
+///
+/// Returns clap's error, which also is how help and version are asked for.
+pub fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
+    let parsed = switches(Cli::command())
+        .try_get_matches_from(args)
+        .and_then(|it| Cli::from_arg_matches(&it));
+    match parsed {
+        // The help of the plain command does not show the `=true` that nobody writes.
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => {
+            match Cli::command().try_get_matches_from(args) {
+                Err(plain) if plain.kind() == ErrorKind::DisplayHelp => Err(plain),
+                _ => Err(error),
+            }
+        }
+        parsed => parsed,
+    }
+}
+
+/// Lets every switch be written `--name`, `--name=true` and `--name=false`, as docker's may.
+fn switches(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| match arg.get_action() {
+        ArgAction::SetTrue => arg
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .default_value("false")
+            .hide_default_value(true)
+            .value_name("BOOL")
+            .value_parser(boolean)
+            .overrides_with_all(Vec::<clap::Id>::new()),
+        _ => arg,
+    });
+    command.mut_subcommands(switches)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, String> {
+        let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+        parse(&args).map(|it| it.command.flat()).map_err(|it| it.to_string())
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+        switches(Cli::command()).debug_assert();
+    }
+
+    #[test]
+    fn switches_take_a_value_as_in_docker() {
+        let build = |line: &str| match parsed(line) {
+            Ok(Command::Build(args)) => args,
+            other => panic!("{line}: {other:?}"),
+        };
+        assert!(build("kiln build --no-cache .").no_cache);
+        assert!(build("kiln build --no-cache=true .").no_cache);
+        assert!(!build("kiln build --no-cache=0 .").no_cache);
+        assert!(!build("kiln build .").no_cache);
+        assert!(build("kiln build -q .").quiet);
+        assert!(build("kiln image build --pull --push .").push);
+        assert!(parsed("kiln build --no-cache=maybe .").is_err());
+    }
+
+    #[test]
+    fn what_is_not_there_yet_is_refused_by_name() {
+        let message = parsed("kiln build --cache-to type=local,dest=x .").expect_err("refused");
+        assert!(message.contains("--cache-to"), "{message}");
+        let message = parsed("kiln build --no-cach .").expect_err("unknown");
+        assert!(message.contains("--no-cache"), "{message}");
+        assert!(parsed("kiln build --provenance=false --sbom=false .").is_ok());
+        assert!(parsed("kiln build --provenance=mode=max .").is_err());
+    }
+
+    #[test]
+    fn what_follows_the_image_belongs_to_the_process() {
+        let Ok(Command::Run(args)) = parsed("kiln run -it --rm -e A=1 app sh -c -x --rm=no") else {
+            panic!("not parsed");
+        };
+        assert!(args.interactive && args.tty && args.rm);
+        assert_eq!(args.command, ["sh", "-c", "-x", "--rm=no"]);
+    }
+}

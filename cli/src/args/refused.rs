@@ -1,0 +1,143 @@
+//! Options that docker has and kiln has not yet: refused by name, with what to do instead.
+//!
+//! They are data, so that a test can walk them. An option that comes to life leaves its table.
+
+use std::marker::PhantomData;
+
+use clap::{
+    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, error::ErrorKind,
+    parser::ValueSource,
+};
+
+/// An option that is refused.
+#[derive(Debug, Clone, Copy)]
+pub struct RefusedOption {
+    /// Its name without `--`.
+    pub name: &'static str,
+    /// Its one-letter form.
+    pub short: Option<char>,
+    /// It is followed by a value.
+    pub takes_value: bool,
+    /// What to do instead.
+    pub hint: &'static str,
+}
+
+/// The options of one command that are refused.
+pub trait Table {
+    /// They.
+    const OPTIONS: &'static [RefusedOption];
+}
+
+/// Stands in a struct of arguments for the options of table `T`. Never holds anything: an option given is an error.
+#[derive(Debug, Clone, Copy)]
+pub struct Refused<T>(PhantomData<T>);
+
+const fn value(name: &'static str, hint: &'static str) -> RefusedOption {
+    RefusedOption { name, short: None, takes_value: true, hint }
+}
+
+const fn flag(name: &'static str, hint: &'static str) -> RefusedOption {
+    RefusedOption { name, short: None, takes_value: false, hint }
+}
+
+const CACHE: &str =
+    "the store keeps its own cache; a cache shared through a registry or folder comes later";
+const LIMITS: &str = "limits of memory, CPU and processes come later; use `systemd-run --scope -p MemoryMax=…` until then";
+const DAEMON: &str = "kiln needs no builder and no daemon; leave the option away";
+
+/// `kiln build`.
+#[derive(Debug, Clone, Copy)]
+pub struct Build;
+
+impl Table for Build {
+    const OPTIONS: &'static [RefusedOption] = &[
+        value("attest", "kiln writes no attestations yet; leave the option away"),
+        value("builder", DAEMON),
+        value("cache-from", CACHE),
+        value("cache-to", CACHE),
+        value("policy", "source policies are not there yet; pin images by digest instead"),
+        value("resource", LIMITS),
+        value("memory", LIMITS),
+        value("memory-swap", LIMITS),
+        value("cpu-period", LIMITS),
+        value("cpu-quota", LIMITS),
+        value("cpu-shares", LIMITS),
+        value("cpuset-cpus", LIMITS),
+        value("cpuset-mems", LIMITS),
+        value(
+            "isolation",
+            "the sandbox is chosen by what the machine allows; `kiln info` shows which",
+        ),
+        value("security-opt", "every RUN has docker's default hardening"),
+        flag("squash", "write a multi-stage Dockerfile and COPY the result into the last stage"),
+        flag("compress", "there is no daemon to send the context to; leave the option away"),
+    ];
+}
+
+const BACKGROUND: &str = "containers run in the foreground so far; use your shell's `&`";
+const PORTS: &str = "containers share the host's network so far, so the port is there already; leave the option away";
+
+/// `kiln run`.
+#[derive(Debug, Clone, Copy)]
+pub struct Run;
+
+impl Table for Run {
+    const OPTIONS: &'static [RefusedOption] = &[
+        RefusedOption { name: "detach", short: Some('d'), takes_value: false, hint: BACKGROUND },
+        RefusedOption { name: "publish", short: Some('p'), takes_value: true, hint: PORTS },
+        RefusedOption { name: "publish-all", short: Some('P'), takes_value: false, hint: PORTS },
+        RefusedOption { name: "memory", short: Some('m'), takes_value: true, hint: LIMITS },
+        value("cpus", LIMITS),
+        value("pids-limit", LIMITS),
+        value("restart", BACKGROUND),
+        value("mount", "use `-v SOURCE:TARGET[:ro]`"),
+        value("tmpfs", "use `-v` with a directory of a tmpfs of the host"),
+        value("cap-add", "capabilities are docker's default set so far"),
+        value("cap-drop", "capabilities are docker's default set so far"),
+        value("security-opt", "containers have docker's default hardening"),
+        value("device", "devices are docker's default set so far"),
+        value("gpus", "devices are docker's default set so far"),
+        flag(
+            "privileged",
+            "containers have docker's default hardening, and there is no way around it yet",
+        ),
+    ];
+}
+
+impl<T: Table> Args for Refused<T> {
+    fn augment_args(command: Command) -> Command {
+        T::OPTIONS.iter().fold(command, |command, option| {
+            let arg = Arg::new(option.name).long(option.name).hide(true);
+            let arg = match option.short {
+                Some(short) => arg.short(short),
+                None => arg,
+            };
+            command.arg(if option.takes_value {
+                arg.action(ArgAction::Append)
+            } else {
+                arg.action(ArgAction::SetTrue)
+            })
+        })
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<T: Table> FromArgMatches for Refused<T> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        for option in T::OPTIONS {
+            if matches.value_source(option.name) == Some(ValueSource::CommandLine) {
+                let text =
+                    format!("option `--{}` is not supported\nhint: {}\n", option.name, option.hint);
+                return Err(clap::Error::raw(ErrorKind::UnknownArgument, text));
+            }
+        }
+        Ok(Self(PhantomData))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        Self::from_arg_matches(matches).map(|_| ())
+    }
+}

@@ -1,0 +1,96 @@
+//! `kiln run`: a container in the foreground.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::refused;
+use crate::values::{
+    AddHost, Pair, Ulimit, Volume, host::add_host, limit::ulimit, pair::pair, size::size,
+    volume::volume,
+};
+
+/// The arguments of `kiln run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The image
+    pub image: String,
+    /// The command and its arguments [default: those of the image]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+
+    /// Keep standard input open
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Remove the container when it ends
+    #[arg(long)]
+    pub rm: bool,
+    /// Set a variable; without a value it is taken from the environment
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]", value_parser = pair)]
+    pub env: Vec<Pair>,
+    /// Read variables from a file of `NAME=VALUE` lines
+    #[arg(long = "env-file", value_name = "FILE")]
+    pub env_files: Vec<PathBuf>,
+    /// The working directory
+    #[arg(short, long, value_name = "PATH")]
+    pub workdir: Option<String>,
+    /// The user: `name|uid[:group|gid]`
+    #[arg(short, long, value_name = "USER")]
+    pub user: Option<String>,
+    /// Show a path of the host in the container
+    #[arg(short, long = "volume", value_name = "SOURCE:TARGET[:ro]", value_parser = volume)]
+    pub volumes: Vec<Volume>,
+    /// Run this instead of the image's entry point
+    #[arg(long, value_name = "COMMAND")]
+    pub entrypoint: Option<String>,
+    /// Name of the container
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Host name in the container
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// Forbid writes to the container's root
+    #[arg(long)]
+    pub read_only: bool,
+    /// The network: `host` (the default) or `none`
+    #[arg(long, alias = "net", value_name = "MODE")]
+    pub network: Option<String>,
+    /// Add a line to /etc/hosts
+    #[arg(long = "add-host", value_name = "HOST:ADDRESS", value_parser = add_host)]
+    pub add_hosts: Vec<AddHost>,
+    /// Size of /dev/shm, for example `64m`
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    pub shm_size: Option<u64>,
+    /// A limit of processes, for example `nofile=1024:2048`
+    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]", value_parser = ulimit)]
+    pub ulimits: Vec<Ulimit>,
+    /// Which platform of the image
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
+    /// When to pull the image
+    #[arg(long, value_enum, default_value = "missing")]
+    pub pull: PullPolicy,
+    /// Label of the container
+    #[arg(short, long = "label", value_name = "NAME=VALUE", value_parser = pair)]
+    pub labels: Vec<Pair>,
+    /// Signals and orphans are taken care of in any case.
+    #[arg(long, hide = true)]
+    pub init: bool,
+    /// What docker has besides.
+    #[command(flatten)]
+    pub refused: refused::Refused<refused::Run>,
+}
+
+/// When to pull an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PullPolicy {
+    /// Each time.
+    Always,
+    /// When it is not in the store.
+    Missing,
+    /// Not at all.
+    Never,
+}

@@ -1,0 +1,343 @@
+//! Where the Dockerfile and the context of a build are.
+//!
+//! | PATH | `-f` | Dockerfile | context |
+//! |---|---|---|---|
+//! | directory | – | `PATH/Dockerfile`, else `PATH/dockerfile` | the directory |
+//! | directory | file | the file, relative to the current directory | the directory |
+//! | directory | `-` | standard input | the directory |
+//! | `-` | –, standard input is no archive | standard input | empty |
+//! | `-` | – or a name, standard input is an archive | `Dockerfile` or the name in it | the archive |
+//! | URL | – or a name | `Dockerfile` or the name in it | what the URL gives |
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, anyhow};
+
+use crate::failure::{Failure, OrFail, Result};
+
+/// The most bytes a Dockerfile may have.
+const LARGEST_DOCKERFILE: u64 = 16 * 1024 * 1024;
+
+/// Where a build reads from.
+#[derive(Debug)]
+pub struct Input {
+    /// The Dockerfile.
+    pub dockerfile: Dockerfile,
+    /// The files that COPY may name.
+    pub context: Context,
+}
+
+/// The Dockerfile of a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dockerfile {
+    /// It has been read.
+    Read {
+        /// What to call it in messages.
+        name: String,
+        /// Its bytes.
+        bytes: Vec<u8>,
+        /// Where it is, if it is a file: its own ignore file lies beside it.
+        path: Option<PathBuf>,
+    },
+    /// It is a file of the context, to be read when that is there.
+    InContext {
+        /// Its path in the context.
+        path: String,
+    },
+}
+
+/// The context of a build.
+pub enum Context {
+    /// Nothing.
+    Empty,
+    /// A directory.
+    Directory(PathBuf),
+    /// A tar, maybe compressed, on standard input; the first bytes have been read and are put back in front.
+    Archive(Box<dyn Read + Send>),
+    /// Something to be fetched, as written.
+    Remote(String),
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Empty => f.write_str("Empty"),
+            Self::Directory(path) => f.debug_tuple("Directory").field(path).finish(),
+            Self::Archive(_) => f.write_str("Archive"),
+            Self::Remote(url) => f.debug_tuple("Remote").field(url).finish(),
+        }
+    }
+}
+
+/// Finds Dockerfile and context.
+///
+/// # Errors
+///
+/// Fails where one of them is not there or cannot be read, or where both were to come from standard input.
+pub fn find(context: &str, file: Option<&str>, stdin: impl Read + Send + 'static) -> Result<Input> {
+    match context {
+        "-" => from_stdin(file, stdin),
+        url if is_remote(url) => {
+            let dockerfile = match file {
+                Some("-") => from_reader("stdin", stdin)?,
+                path => Dockerfile::InContext { path: path.unwrap_or("Dockerfile").to_owned() },
+            };
+            Ok(Input { dockerfile, context: Context::Remote(url.to_owned()) })
+        }
+        path => {
+            let directory = Path::new(path);
+            check_directory(directory)?;
+            let dockerfile = match file {
+                Some("-") => from_reader("stdin", stdin)?,
+                Some(file) if file.starts_with("http://") || file.starts_with("https://") => {
+                    let message = anyhow!(
+                        "a Dockerfile from a URL is not supported: `{}`",
+                        without_password(file)
+                    );
+                    return Err(Failure::input(message)
+                        .hint("download it first, or pass it on standard input with `-f -`"));
+                }
+                Some(file) => from_file(Path::new(file))?,
+                None => from_directory(directory)?,
+            };
+            Ok(Input { dockerfile, context: Context::Directory(directory.to_owned()) })
+        }
+    }
+}
+
+/// Says whether a context is fetched rather than read from a directory.
+pub fn is_remote(context: &str) -> bool {
+    let scheme =
+        ["http://", "https://", "git://", "ssh://"].iter().any(|it| context.starts_with(it));
+    let short = context.starts_with("github.com/") || is_scp(context);
+    scheme || short && !Path::new(context).exists()
+}
+
+/// `user@host:path`, git's short form.
+fn is_scp(text: &str) -> bool {
+    let Some((host, _)) = text.split_once(':') else { return false };
+    host.split_once('@')
+        .is_some_and(|(user, host)| !user.is_empty() && !host.is_empty() && !host.contains('/'))
+}
+
+/// Takes user and password out of a URL.
+pub fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let host_end = rest.find('/').unwrap_or(rest.len());
+    match rest[..host_end].rfind('@') {
+        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
+        None => url.to_owned(),
+    }
+}
+
+fn from_stdin(file: Option<&str>, mut stdin: impl Read + Send + 'static) -> Result<Input> {
+    if file == Some("-") {
+        let message = anyhow!("standard input cannot be both the context and the Dockerfile");
+        return Err(Failure::input(message)
+            .hint("name the context's directory: `kiln build -f - DIRECTORY`"));
+    }
+    let mut head = Vec::new();
+    stdin
+        .by_ref()
+        .take(512)
+        .read_to_end(&mut head)
+        .context("cannot read standard input")
+        .or_input()?;
+    if head.is_empty() {
+        let message = anyhow!("standard input is empty: expected a Dockerfile or a tar archive");
+        return Err(
+            Failure::input(message).hint("pipe one into kiln, or name a directory: `kiln build .`")
+        );
+    }
+    let archive = is_archive(&head);
+    let stdin = io::Cursor::new(head).chain(stdin);
+    if archive {
+        let path = file.unwrap_or("Dockerfile").to_owned();
+        return Ok(Input {
+            dockerfile: Dockerfile::InContext { path },
+            context: Context::Archive(Box::new(stdin)),
+        });
+    }
+    if let Some(file) = file {
+        let message = anyhow!("there are two Dockerfiles: standard input, and `{file}` of -f");
+        return Err(Failure::input(message).hint("name the context's directory, or leave -f away"));
+    }
+    Ok(Input { dockerfile: from_reader("stdin", stdin)?, context: Context::Empty })
+}
+
+/// Says whether bytes begin a tar, or something compressed.
+fn is_archive(head: &[u8]) -> bool {
+    const MAGIC: [&[u8]; 4] = [b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
+    if MAGIC.iter().any(|it| head.starts_with(it)) || head.get(257..262) == Some(b"ustar") {
+        return true;
+    }
+    // An old tar has no magic, but its header has a checksum in octal.
+    let Some(header) = head.get(..512) else { return false };
+    let field = String::from_utf8_lossy(&header[148..156]);
+    let field = field.trim_matches(['\0', ' ']);
+    let sum: u32 = header
+        .iter()
+        .enumerate()
+        .map(|(n, it)| if (148..156).contains(&n) { 32 } else { u32::from(*it) })
+        .sum();
+    u32::from_str_radix(field, 8) == Ok(sum)
+}
+
+fn check_directory(path: &Path) -> Result<()> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => {
+            let message = anyhow!("the context `{}` is not a directory", path.display());
+            Err(Failure::input(message).hint("name the directory, and the Dockerfile with -f"))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(Failure::input(anyhow!("the context `{}` was not found", path.display())))
+        }
+        Err(error) => Err(error)
+            .with_context(|| format!("cannot read the context `{}`", path.display()))
+            .or_input(),
+    }
+}
+
+fn from_directory(directory: &Path) -> Result<Dockerfile> {
+    let path = directory.join("Dockerfile");
+    let lower = directory.join("dockerfile");
+    if path.exists() || !lower.exists() { from_file(&path) } else { from_file(&lower) }
+}
+
+fn from_file(path: &Path) -> Result<Dockerfile> {
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let shown = path.display();
+    let file = fs::File::open(path).and_then(|it| match it.metadata()?.is_dir() {
+        true => Err(io::Error::from(io::ErrorKind::IsADirectory)),
+        false => Ok(it),
+    });
+    match file {
+        Ok(file) => match from_reader(&name, file)? {
+            Dockerfile::Read { name, bytes, .. } => {
+                Ok(Dockerfile::Read { name, bytes, path: Some(path.to_owned()) })
+            }
+            other => Ok(other),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let hint = match neighbours(path) {
+                names if names.is_empty() => "write one, or name another file with -f".to_owned(),
+                names => format!("there is {}; name it with -f", names.join(", ")),
+            };
+            Err(Failure::input(anyhow!("Dockerfile `{shown}` not found")).hint(hint))
+        }
+        Err(error) => {
+            Err(error).with_context(|| format!("cannot read Dockerfile `{shown}`")).or_input()
+        }
+    }
+}
+
+/// Returns files beside a missing Dockerfile that may be meant.
+fn neighbours(path: &Path) -> Vec<String> {
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let likely = |name: &str| {
+        let lower = name.to_ascii_lowercase();
+        (lower.contains("dockerfile") || lower.contains("containerfile"))
+            && !lower.ends_with(".dockerignore")
+    };
+    let names = entries
+        .flatten()
+        .map(|it| it.file_name().to_string_lossy().into_owned())
+        .filter(|it| likely(it));
+    let mut names: Vec<String> =
+        names.take(3).map(|it| format!("`{}`", folder.join(it).display())).collect();
+    names.sort();
+    names
+}
+
+fn from_reader(name: &str, reader: impl Read) -> Result<Dockerfile> {
+    let mut bytes = Vec::new();
+    let read = reader.take(LARGEST_DOCKERFILE + 1).read_to_end(&mut bytes);
+    read.with_context(|| format!("cannot read Dockerfile `{name}`")).or_input()?;
+    if bytes.len() as u64 > LARGEST_DOCKERFILE {
+        let limit = LARGEST_DOCKERFILE >> 20;
+        return Err(Failure::input(anyhow!("Dockerfile `{name}` is larger than {limit} MiB")));
+    }
+    Ok(Dockerfile::Read { name: name.to_owned(), bytes, path: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(
+        context: &str,
+        file: Option<&str>,
+        stdin: &[u8],
+    ) -> std::result::Result<Input, String> {
+        find(context, file, io::Cursor::new(stdin.to_vec())).map_err(|it| format!("{it:?}"))
+    }
+
+    #[test]
+    fn dockerfiles_are_found_where_docker_finds_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let context = folder.path().to_str().expect("text");
+        let name = |file: Option<&str>| match found(context, file, b"FROM stdin")?.dockerfile {
+            Dockerfile::Read { name, .. } => Ok(name),
+            other => Err(format!("{other:?}")),
+        };
+        assert!(
+            name(None)
+                .is_err_and(|it| it.contains("Dockerfile` not found") && it.contains("write one"))
+        );
+        fs::write(path("app.Dockerfile"), "FROM a").expect("written");
+        assert!(name(None).is_err_and(|it| it.contains("app.Dockerfile")));
+        fs::write(path("dockerfile"), "FROM a").expect("written");
+        assert_eq!(name(None).as_deref(), Ok("dockerfile"));
+        fs::write(path("Dockerfile"), "FROM a").expect("written");
+        assert_eq!(name(None).as_deref(), Ok("Dockerfile"));
+        assert_eq!(name(Some("-")).as_deref(), Ok("stdin"));
+        assert_eq!(name(path("app.Dockerfile").to_str()).as_deref(), Ok("app.Dockerfile"));
+        assert!(name(Some(context)).is_err());
+        assert!(found("/nowhere/at/all", None, b"").is_err_and(|it| it.contains("not found")));
+        assert!(
+            found(path("Dockerfile").to_str().expect("text"), None, b"")
+                .is_err_and(|it| it.contains("not a directory"))
+        );
+    }
+
+    #[test]
+    fn standard_input_is_a_dockerfile_or_an_archive() {
+        let input = found("-", None, b"FROM scratch\n").expect("a Dockerfile");
+        assert!(matches!(input.context, Context::Empty));
+        assert!(
+            matches!(input.dockerfile, Dockerfile::Read { ref bytes, .. } if bytes == b"FROM scratch\n")
+        );
+        let mut tar = vec![0; 512];
+        tar[257..262].copy_from_slice(b"ustar");
+        for head in [&tar[..], b"\x1f\x8b\x08\0"] {
+            let input = found("-", Some("sub/Dockerfile"), head).expect("an archive");
+            let Context::Archive(mut reader) = input.context else { panic!("no archive") };
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).expect("read");
+            assert_eq!(bytes, head);
+        }
+        assert!(found("-", Some("-"), b"x").is_err());
+        assert!(found("-", Some("Dockerfile"), b"FROM a").is_err());
+        assert!(found("-", None, b"").is_err_and(|it| it.contains("empty")));
+    }
+
+    #[test]
+    fn remote_contexts_and_their_passwords() {
+        for url in ["https://h/x.git", "git@h:x.git", "github.com/a/b", "git://h/x", "ssh://u@h/x"]
+        {
+            assert!(is_remote(url), "{url}");
+        }
+        for path in [".", "dir", "/a:b", "a@b/c"] {
+            assert!(!is_remote(path), "{path}");
+        }
+        assert_eq!(without_password("https://u:p@h/x@y"), "https://h/x@y");
+        assert_eq!(without_password("https://h/x"), "https://h/x");
+    }
+}

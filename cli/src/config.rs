@@ -1,0 +1,273 @@
+//! Configuration: files, the environment, and where the store is.
+//!
+//! ```toml
+//! # ~/.config/kiln/config.toml, over /etc/kiln/config.toml; $KILN_CONFIG names another file instead of both.
+//! root = "/srv/kiln"                  # where the store is
+//!
+//! [registry."docker.io"]              # the keys of buildkitd.toml
+//! mirrors = ["mirror.example:5000"]   # asked first, in order
+//! http = false                        # plain HTTP
+//! insecure = false                    # certificates are not checked
+//! ca = ["/etc/ssl/ours.pem"]          # further certificate authorities
+//! [[registry."docker.io".keypair]]    # client certificates
+//! key = "key.pem"
+//! cert = "cert.pem"
+//! ```
+//!
+//! A relative path counts from the folder of its file. A key that is not known is an error with file, line and column.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, anyhow};
+use serde::Deserialize;
+
+use crate::failure::{OrFail, Result};
+
+/// What the configuration files say.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the store is.
+    pub root: Option<PathBuf>,
+    /// How to reach registries, by host name.
+    #[serde(default)]
+    pub registry: BTreeMap<String, Registry>,
+}
+
+/// How to reach one registry.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    /// Hosts that are asked first, in order, maybe with a path.
+    #[serde(default)]
+    pub mirrors: Vec<String>,
+    /// Plain HTTP.
+    pub http: Option<bool>,
+    /// Certificates are not checked.
+    pub insecure: Option<bool>,
+    /// Files with further certificate authorities.
+    #[serde(default)]
+    pub ca: Vec<PathBuf>,
+    /// Client certificates.
+    #[serde(default)]
+    pub keypair: Vec<KeyPair>,
+}
+
+/// A client certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyPair {
+    /// File of the private key.
+    pub key: PathBuf,
+    /// File of the certificate.
+    pub cert: PathBuf,
+}
+
+/// What is read from the surroundings of the process, in one place, so that tests can say what they are.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// `KILN_CONFIG`.
+    pub config: Option<PathBuf>,
+    /// `KILN_ROOT`.
+    pub root: Option<PathBuf>,
+    /// `XDG_CONFIG_HOME`.
+    pub config_home: Option<PathBuf>,
+    /// `XDG_DATA_HOME`.
+    pub data_home: Option<PathBuf>,
+    /// `HOME`.
+    pub home: Option<PathBuf>,
+    /// The process runs as root.
+    pub is_root: bool,
+}
+
+impl Surroundings {
+    /// Reads those of this process.
+    pub fn of_process() -> Self {
+        let path = |name| std::env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
+        Self {
+            config: path("KILN_CONFIG"),
+            root: path("KILN_ROOT"),
+            config_home: path("XDG_CONFIG_HOME").filter(|it| it.is_absolute()),
+            data_home: path("XDG_DATA_HOME").filter(|it| it.is_absolute()),
+            home: path("HOME"),
+            is_root: rustix::process::geteuid().is_root(),
+        }
+    }
+
+    /// Returns the store's directory: `flag`, else `KILN_ROOT`, else the configuration's, else the default.
+    ///
+    /// # Errors
+    ///
+    /// Fails where there is neither of them nor a home directory.
+    pub fn store_root(&self, flag: Option<&Path>, config: &Config) -> Result<PathBuf> {
+        let default = || match (self.is_root, &self.data_home, &self.home) {
+            (true, _, _) => Some(PathBuf::from("/var/lib/kiln")),
+            (false, Some(data_home), _) => Some(data_home.join("kiln")),
+            (false, None, Some(home)) => Some(home.join(".local/share/kiln")),
+            (false, None, None) => None,
+        };
+        let chosen = flag
+            .map(Path::to_owned)
+            .or_else(|| self.root.clone())
+            .or_else(|| config.root.clone())
+            .or_else(default);
+        let root = chosen
+            .ok_or_else(|| anyhow!("there is no directory for the store: HOME is not set"))
+            .or_input();
+        let root = root.map_err(|it| it.hint("set KILN_ROOT, or use --root"))?;
+        std::path::absolute(&root)
+            .with_context(|| format!("`{}` is no path for the store", root.display()))
+            .or_input()
+    }
+
+    /// Reads the configuration files.
+    ///
+    /// # Errors
+    ///
+    /// Fails where one of them cannot be read or understood, or where `KILN_CONFIG` names none.
+    pub fn config(&self) -> Result<Config> {
+        if let Some(path) = &self.config {
+            let missing =
+                || anyhow!("configuration `{}` (from KILN_CONFIG) does not exist", path.display());
+            return read(path)?.ok_or_else(missing).or_input();
+        }
+        let home =
+            self.config_home.clone().or_else(|| self.home.as_ref().map(|it| it.join(".config")));
+        let system = read(Path::new("/etc/kiln/config.toml"))?.unwrap_or_default();
+        let user = match home {
+            Some(home) => read(&home.join("kiln/config.toml"))?.unwrap_or_default(),
+            None => Config::default(),
+        };
+        Ok(user.over(system))
+    }
+}
+
+impl Config {
+    /// Lays this one over another: what is said here counts, key by key.
+    #[must_use]
+    pub fn over(self, below: Self) -> Self {
+        let mut registry = below.registry;
+        for (host, above) in self.registry {
+            let below = registry.remove(&host).unwrap_or_default();
+            registry.insert(host, above.over(below));
+        }
+        Self { root: self.root.or(below.root), registry }
+    }
+
+    fn relative_to(mut self, folder: &Path) -> Self {
+        let place = |path: &mut PathBuf| *path = folder.join(&path);
+        self.root.iter_mut().for_each(place);
+        for registry in self.registry.values_mut() {
+            registry.ca.iter_mut().for_each(place);
+            registry.keypair.iter_mut().for_each(|it| {
+                place(&mut it.key);
+                place(&mut it.cert);
+            });
+        }
+        self
+    }
+}
+
+impl Registry {
+    fn over(self, below: Self) -> Self {
+        fn first<T>(above: Vec<T>, below: Vec<T>) -> Vec<T> {
+            if above.is_empty() { below } else { above }
+        }
+        Self {
+            mirrors: first(self.mirrors, below.mirrors),
+            http: self.http.or(below.http),
+            insecure: self.insecure.or(below.insecure),
+            ca: first(self.ca, below.ca),
+            keypair: first(self.keypair, below.keypair),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Config>> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => {
+            return Err(error)
+                .with_context(|| format!("cannot read configuration `{}`", path.display()))
+                .or_input();
+        }
+    };
+    let config = parse(&text).map_err(|(line, column, message)| {
+        anyhow!("{}:{line}:{column}: {message}", path.display())
+    });
+    let folder = path.parent().unwrap_or(Path::new(""));
+    Ok(Some(config.or_input()?.relative_to(folder)))
+}
+
+/// Parses a configuration; a mistake comes back with its line and column.
+fn parse(text: &str) -> std::result::Result<Config, (usize, usize, String)> {
+    toml::from_str(text).map_err(|error: toml::de::Error| {
+        let at = error.span().map_or(0, |it| it.start).min(text.len());
+        let before = &text.as_bytes()[..at];
+        let line = before.iter().filter(|it| **it == b'\n').count() + 1;
+        let column = at - before.iter().rposition(|it| *it == b'\n').map_or(0, |it| it + 1) + 1;
+        (line, column, error.message().trim().replace('\n', ", "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_user_overrides_the_system_key_by_key() {
+        let system =
+            parse("root = \"/a\"\n[registry.\"docker.io\"]\nmirrors = [\"m\"]\nhttp = true\n");
+        let user = parse(
+            "[registry.\"docker.io\"]\nhttp = false\nca = [\"x.pem\"]\n[registry.b]\ninsecure = true\n",
+        );
+        let merged = user.map(|it| it.over(system.unwrap_or_default())).unwrap_or_default();
+        assert_eq!(merged.root, Some("/a".into()));
+        let docker = &merged.registry["docker.io"];
+        assert_eq!((docker.http, &docker.mirrors[..]), (Some(false), &["m".to_owned()][..]));
+        assert_eq!(merged.registry["b"].insecure, Some(true));
+        assert_eq!(
+            merged.relative_to(Path::new("/etc/kiln")).registry["docker.io"].ca,
+            [PathBuf::from("/etc/kiln/x.pem")]
+        );
+    }
+
+    #[test]
+    fn mistakes_have_a_place() {
+        let error = parse("root = \"/a\"\n[registry.x]\nmirror = []\n").expect_err("unknown key");
+        assert_eq!((error.0, error.1), (3, 1));
+        assert!(error.2.contains("mirror"), "{}", error.2);
+        assert_eq!(parse("root = 3").map_err(|it| (it.0, it.1)), Err((1, 8)));
+    }
+
+    #[test]
+    fn the_store_is_where_the_most_specific_says() {
+        let root = |around: &Surroundings, flag: Option<&str>, config: &Config| {
+            around.store_root(flag.map(Path::new), config).ok().map(|it| it.display().to_string())
+        };
+        let mut around = Surroundings { home: Some("/home/u".into()), ..Surroundings::default() };
+        let config = Config { root: Some("/c".into()), ..Config::default() };
+        assert_eq!(
+            root(&around, None, &Config::default()).as_deref(),
+            Some("/home/u/.local/share/kiln")
+        );
+        around.data_home = Some("/d".into());
+        assert_eq!(root(&around, None, &Config::default()).as_deref(), Some("/d/kiln"));
+        assert_eq!(root(&around, None, &config).as_deref(), Some("/c"));
+        around.root = Some("/e".into());
+        assert_eq!(root(&around, None, &config).as_deref(), Some("/e"));
+        assert_eq!(root(&around, Some("/f"), &config).as_deref(), Some("/f"));
+        assert_eq!(root(&Surroundings::default(), None, &Config::default()), None);
+        let as_root = Surroundings { is_root: true, ..Surroundings::default() };
+        assert_eq!(root(&as_root, None, &Config::default()).as_deref(), Some("/var/lib/kiln"));
+    }
+}

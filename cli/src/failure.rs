@@ -1,0 +1,83 @@
+//! Why a command ended early: an error, a hint, and the exit status that follows.
+
+use std::fmt::Display;
+
+use crate::{exit::Exit, print};
+
+/// The end of a command that did not get to its end.
+#[derive(Debug)]
+pub struct Failure {
+    /// The status.
+    pub exit: Exit,
+    /// What to say; `None` if it has been said.
+    error: Option<anyhow::Error>,
+    /// What to do about it.
+    hint: Option<String>,
+}
+
+/// What commands return.
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
+
+impl Failure {
+    /// What the user wrote is wrong.
+    pub fn input(error: impl Into<anyhow::Error>) -> Self {
+        Self { exit: Exit::Input, error: Some(error.into()), hint: None }
+    }
+
+    /// The work failed.
+    pub fn failed(error: impl Into<anyhow::Error>) -> Self {
+        Self { exit: Exit::Failed, error: Some(error.into()), hint: None }
+    }
+
+    /// The user has seen what is wrong.
+    pub fn shown(exit: Exit) -> Self {
+        Self { exit, error: None, hint: None }
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn hint(self, hint: impl Display) -> Self {
+        Self { hint: Some(hint.to_string()), ..self }
+    }
+
+    /// Ends with another status.
+    #[must_use]
+    pub fn exit(self, exit: Exit) -> Self {
+        Self { exit, ..self }
+    }
+
+    /// Writes it to standard error.
+    pub fn show(&self) {
+        if let Some(error) = &self.error {
+            let hint = self.hint.as_ref().map(|it| format!("hint: {it}\n")).unwrap_or_default();
+            print::err(&format!("error: {error:#}\n{hint}"));
+        }
+    }
+}
+
+/// Says for an error what kind of failure it is.
+pub trait OrFail<T> {
+    /// The user's input is wrong.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error as a [`Failure`].
+    fn or_input(self) -> Result<T>;
+
+    /// The work failed.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error as a [`Failure`].
+    fn or_failed(self) -> Result<T>;
+}
+
+impl<T, E: Into<anyhow::Error>> OrFail<T> for std::result::Result<T, E> {
+    fn or_input(self) -> Result<T> {
+        self.map_err(Failure::input)
+    }
+
+    fn or_failed(self) -> Result<T> {
+        self.map_err(Failure::failed)
+    }
+}

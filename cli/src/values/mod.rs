@@ -1,0 +1,67 @@
+//! Values of options: text in, typed value out, one form per file.
+//!
+//! Every parser returns the message for the person who typed it; clap adds the option's name. Nothing here reads a file or
+//! the environment: what has to be looked up is returned as "to be looked up".
+//!
+//! 1. [`csv`] — `key=value,key=value`, as `--output`, `--secret` and `--ssh` take it.
+//! 2. [`output`], [`secret`], [`ssh`], [`call`] — the options of `kiln build` made of such fields.
+//! 3. [`pair`], [`size`], [`limit`], [`host`], [`annotation`], [`volume`] — the rest.
+
+pub mod annotation;
+pub mod call;
+pub mod csv;
+pub mod host;
+pub mod limit;
+pub mod output;
+pub mod pair;
+pub mod secret;
+pub mod size;
+pub mod ssh;
+pub mod volume;
+
+pub use annotation::{Annotation, AnnotationKind};
+pub use call::{Call, Format, Question};
+pub use host::AddHost;
+pub use limit::Ulimit;
+pub use output::{Compression, Dest, Output, OutputKind};
+pub use pair::Pair;
+pub use secret::{Secret, SecretSource};
+pub use ssh::Ssh;
+pub use volume::Volume;
+
+/// Parses a boolean as docker's command line does: `1`, `t`, `true`, `0`, `f`, `false` in their usual capitals.
+///
+/// # Errors
+///
+/// Returns a message that names the text.
+pub fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        _ => Err(format!("`{text}` is neither `true` nor `false`")),
+    }
+}
+
+/// Accepts `false` only: the option exists so that scripts written for docker keep running.
+///
+/// # Errors
+///
+/// Returns a message that says what is not there yet.
+pub fn only_false(text: &str) -> Result<(), String> {
+    match boolean(text) {
+        Ok(false) => Ok(()),
+        _ => {
+            Err("kiln writes no attestations yet; leave the option away, or say `false`".to_owned())
+        }
+    }
+}
+
+/// Joins names for a message: `a`, `b` or `c`.
+pub(crate) fn one_of(names: &[&str]) -> String {
+    let quoted: Vec<String> = names.iter().map(|it| format!("`{it}`")).collect();
+    match quoted.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
+        None => String::new(),
+    }
+}
