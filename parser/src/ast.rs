@@ -54,18 +54,35 @@ pub struct Instruction {
     /// The logical line as one string: continuations joined, comments and trailing blanks dropped, heredoc bodies not in it.
     /// BuildKit calls this `Original`.
     pub original: String,
-    /// The comment lines directly above, without `#` and without surrounding blanks, each with its line.
+    /// The comment lines above, back to the last instruction or empty comment, each with its line. Blank lines between do
+    /// not part them from the instruction; directives are not among them.
     pub comments: Vec<Comment>,
-    /// `(first, last)` line of each blank line found inside a continuation.
+    /// The line of each blank line found inside a continuation.
     pub empty_continuations: Vec<u32>,
     /// What it says.
     pub kind: Kind,
 }
 
+impl Instruction {
+    /// Returns what the comments above say about `name`: the rest of the first one that starts with it and a blank.
+    ///
+    /// A stage is described under its name in lower case, an argument under its name as written.
+    pub fn description(&self, name: &str) -> Option<&str> {
+        if name.is_empty() {
+            return None;
+        }
+        let text = |it: &Comment| -> bool {
+            it.text.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '))
+        };
+        self.comments.iter().find(|it| text(it)).map(|it| &it.text[name.len() + 1..])
+    }
+}
+
 /// A comment line above an instruction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Comment {
-    /// The text after `#`, trimmed.
+    /// The text after `#`, trimmed. BuildKit drops the first character of the line whatever it is, so an indented comment
+    /// keeps its `#`.
     pub text: String,
     /// Its line, counted from 1.
     pub line: u32,
@@ -172,7 +189,8 @@ pub struct Run {
 pub struct Mount {
     /// The whole value as written, quotes resolved.
     pub text: Text,
-    /// Keys (lowercase) and values, in order; `None` for a bare key.
+    /// Keys (lowercase) and values, in order; `None` for a bare key. [`resolve`](crate::mount::resolve) reads them once
+    /// the variables in the values are expanded.
     pub fields: Vec<(String, Option<String>)>,
 }
 
@@ -183,6 +201,8 @@ pub struct Heredoc {
     pub name: String,
     /// The body with its final newline, leading tabs already removed for `<<-`.
     pub content: String,
+    /// The body as written: [`content`](Self::content) with the tabs that `<<-` removes.
+    pub raw: String,
     /// The delimiter was not quoted, so that COPY and ADD expand the body.
     pub expand: bool,
     /// Written `<<-`.

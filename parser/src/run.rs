@@ -1,0 +1,75 @@
+//! `RUN`: its flags, and with them its mounts.
+
+use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
+
+use crate::{
+    ast::{Heredoc, Kind, Mount, Run, Text},
+    device,
+    error::Mistake,
+    flags::{Flags, Known, Takes},
+    instruction::command,
+    mount,
+    node::Node,
+    report::Report,
+    suggest,
+};
+
+const RUN: Known = &[
+    ("mount", Takes::Many),
+    ("network", Takes::One),
+    ("security", Takes::One),
+    ("device", Takes::Many),
+];
+
+/// Reads a `RUN`.
+pub(crate) fn read(mut node: Node, heredocs: Vec<Heredoc>, report: &mut Report) -> Kind {
+    let flags = Flags::check(core::mem::take(&mut node.flags), RUN, &node.keyword.value, report);
+    let network = flags.get("network");
+    if let Some(text) = network {
+        let modes = ["default", "none", "host"];
+        let kind = Mistake::InvalidNetwork { value: text.value.clone() };
+        one_of(text, &modes, kind, report);
+    }
+    let security = flags.get("security");
+    if let Some(text) = security {
+        let kind = Mistake::InvalidSecurity { value: text.value.clone() };
+        one_of(text, &["sandbox", "insecure"], kind, report);
+    }
+    let devices = flags.many("device");
+    for text in &devices {
+        if let Err(reason) = device::parse(&text.value) {
+            report.add(Mistake::InvalidDevice { value: text.value.clone(), reason }, text.span);
+        }
+    }
+    let (network, security) = (network.cloned(), security.cloned());
+    let mounts = flags.many("mount").into_iter().map(|it| read_mount(it, report)).collect();
+    Kind::Run(Run { mounts, network, security, devices, command: command(node), heredocs })
+}
+
+fn one_of(text: &Text, options: &[&str], kind: Mistake, report: &mut Report) {
+    if options.contains(&text.value.as_str()) {
+        return;
+    }
+    let hint = if text.value.contains('$') {
+        Some("variables are not expanded here".to_owned())
+    } else {
+        suggest::suggest(&text.value, options.iter().copied(), true)
+            .map(|it| format!("did you mean `{it}`?"))
+    };
+    report.hinted(kind, text.span, hint);
+}
+
+fn read_mount(text: Text, report: &mut Report) -> Mount {
+    let (fields, errors) = match mount::split(&text.value) {
+        Ok(fields) => {
+            let errors = mount::check(&fields);
+            (fields, errors)
+        }
+        Err(error) => (Vec::<(String, Option<String>)>::new(), Vec::from([error])),
+    };
+    for error in errors {
+        let hint = mount::hint(&error);
+        report.hinted(error.into(), text.span, hint);
+    }
+    Mount { text, fields }
+}

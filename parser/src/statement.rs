@@ -1,0 +1,213 @@
+//! Statements: logical lines with what belongs to them, read off a text one by one.
+
+use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
+
+use crate::{
+    ast::{Comment, Heredoc},
+    error::Mistake,
+    heredoc::{self, Opening},
+    line::{Line, MAX_LINE, Physical, Reader, continuation, is_comment},
+    node::Node,
+    report::Report,
+    span::{Lines, Span},
+    syntax::Directives,
+};
+
+/// One logical line, split, with the comments above and the heredocs below.
+pub(crate) struct Statement {
+    /// The line, continuations joined.
+    pub(crate) line: Line,
+    /// Its parts.
+    pub(crate) node: Node,
+    /// The heredocs it opens.
+    pub(crate) heredocs: Vec<Heredoc>,
+    /// All its bytes, with heredocs.
+    pub(crate) span: Span,
+    /// All its lines, with heredocs.
+    pub(crate) lines: Lines,
+    /// The comments above.
+    pub(crate) comments: Vec<Comment>,
+    /// The lines that are blank inside a continuation.
+    pub(crate) empty_continuations: Vec<u32>,
+}
+
+/// Reads statements off a text.
+pub(crate) struct Statements<'a> {
+    reader: Reader<'a>,
+    directives: Directives,
+    comments: Vec<Comment>,
+    /// The escape character that holds so far.
+    pub(crate) escape: char,
+    /// What is wrong so far.
+    pub(crate) report: Report,
+}
+
+impl<'a> Statements<'a> {
+    pub(crate) fn new(text: &'a str, escape: char) -> Self {
+        Self {
+            reader: Reader::new(text),
+            directives: Directives::default(),
+            comments: Vec::new(),
+            escape,
+            report: Report::default(),
+        }
+    }
+
+    /// Returns the number of the line read last.
+    pub(crate) fn line_number(&self) -> u32 {
+        self.reader.number
+    }
+
+    /// Reads the next statement.
+    pub(crate) fn next(&mut self) -> Option<Statement> {
+        while let Some(physical) = self.reader.next() {
+            if is_comment(physical.text) {
+                self.comment(&physical);
+                continue;
+            }
+            self.directives.end();
+            if let Some(statement) = self.statement(&physical) {
+                return Some(statement);
+            }
+        }
+        self.check_lengths();
+        None
+    }
+
+    fn check_lengths(&mut self) {
+        for (number, span) in core::mem::take(&mut self.reader.too_long) {
+            let kind = Mistake::LineTooLong { found: span.end() - span.start(), limit: MAX_LINE };
+            self.report.add(kind, span);
+            self.report.place(Lines { first: number, last: number });
+        }
+    }
+
+    fn comment(&mut self, physical: &Physical<'_>) {
+        let line = self.reader.number;
+        let bare = physical.bare();
+        let token = bare.trim_start();
+        let at = physical.start + bare.len() - token.len();
+        match self.directives.line(token, "#") {
+            None => {
+                let mut chars = physical.text.chars();
+                chars.next();
+                let text = chars.as_str().trim();
+                if text.is_empty() {
+                    self.comments.clear();
+                } else {
+                    self.comments.push(Comment { text: text.to_owned(), line });
+                }
+            }
+            Some(Ok(directive)) if directive.key == "escape" => {
+                let start = at + directive.at;
+                match directive.value {
+                    "\\" => self.escape = '\\',
+                    "`" => self.escape = '`',
+                    value => self.report.hinted(
+                        Mistake::InvalidEscape { value: value.to_owned() },
+                        Span::new(start, start + value.len()),
+                        None,
+                    ),
+                }
+            }
+            Some(Ok(_)) => {}
+            Some(Err(name)) => {
+                let kind = Mistake::DuplicateDirective { name: name.to_owned() };
+                self.report.add(kind, Span::new(at, at + token.trim_end().len()));
+            }
+        }
+        self.report.place(Lines { first: line, last: line });
+    }
+
+    /// Reads the logical line that starts with a physical line. `None` for a blank one.
+    fn statement(&mut self, first: &Physical<'_>) -> Option<Statement> {
+        let bare = first.bare();
+        let token = bare.trim_start();
+        let (piece, mut continues) = continuation(token, self.escape);
+        if piece.is_empty() && !continues {
+            return None;
+        }
+        let start = first.start + bare.len() - token.len();
+        let mut end = first.start + bare.len();
+        let first_line = self.reader.number;
+        let mut line = Line::default();
+        line.push(piece, start);
+        let mut empty_continuations = Vec::new();
+        while continues {
+            let Some(next) = self.reader.next() else { break };
+            let bare = next.bare();
+            if !bare.trim_start().is_empty() {
+                end = next.start + bare.len();
+            }
+            if is_comment(bare) {
+                continue;
+            }
+            if bare.trim_start().is_empty() {
+                empty_continuations.push(self.reader.number);
+                continue;
+            }
+            let piece;
+            (piece, continues) = continuation(bare, self.escape);
+            line.push(piece, next.start);
+        }
+        let node = Node::parse(&line, 0..line.text.len(), self.escape, &mut self.report);
+        let openings =
+            if node.takes_heredocs() { heredoc::openings(&line.text) } else { Vec::new() };
+        let mut heredocs = Vec::new();
+        for opening in openings {
+            let span = Span::new(start, end);
+            match self.heredoc(opening, span) {
+                Ok(heredoc) => {
+                    end = heredoc.span.end();
+                    heredocs.push(heredoc);
+                }
+                Err(heredoc) => {
+                    // It took all there is, so that another one would be missed too.
+                    end = heredoc.span.end();
+                    heredocs.push(heredoc);
+                    break;
+                }
+            }
+        }
+        let lines = Lines { first: first_line, last: self.reader.number };
+        self.report.place(lines);
+        Some(Statement {
+            line,
+            node,
+            heredocs,
+            span: Span::new(start, end),
+            lines,
+            comments: core::mem::take(&mut self.comments),
+            empty_continuations,
+        })
+    }
+
+    /// Reads the body of a heredoc. `Err` has what there is of one without an end, which is reported.
+    fn heredoc(&mut self, opening: Opening, line: Span) -> Result<Heredoc, Heredoc> {
+        let Opening { name, expand, chomp, fd } = opening;
+        let mut raw = String::new();
+        let mut start = None;
+        let mut end = line.end();
+        let mut terminated = false;
+        while !terminated && let Some(physical) = self.reader.next() {
+            let bare = physical.bare();
+            start = start.or(Some(physical.start));
+            end = physical.start + bare.len();
+            let candidate = if chomp { bare.trim_start_matches('\t') } else { bare };
+            terminated = candidate == name;
+            if !terminated {
+                raw.push_str(physical.text);
+            }
+        }
+        let content = if chomp { heredoc::chomp(&raw) } else { raw.clone() };
+        let span = Span::new(start.unwrap_or(end), end);
+        let heredoc = Heredoc { name, content, raw, expand, chomp, fd, span };
+        if terminated {
+            return Ok(heredoc);
+        }
+        let hint = format!("end it with a line that holds `{}` and nothing else", heredoc.name);
+        let kind = Mistake::UnterminatedHeredoc { name: heredoc.name.clone() };
+        self.report.hinted(kind, line, Some(hint));
+        Err(heredoc)
+    }
+}
