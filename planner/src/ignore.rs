@@ -6,22 +6,19 @@
 //! remembered for what lies below it.
 //!
 //! Patterns are sorted into tables by what can be looked up, so that a path is compared with few of them: whole paths,
-//! beginnings, ends, and for what remains the literal text before the first or after the last wildcard.
+//! beginnings, ends, and for what remains its longest text without wildcards.
 //!
 //! # Invariants
 //!
 //! - **No backtracking.** A pattern takes time of at most its length times that of the path.
 
 mod glob;
+mod index;
 
-use alloc::{
-    borrow::ToOwned,
-    collections::{BTreeMap, BTreeSet},
-    string::String,
-    vec::Vec,
-};
+use alloc::{borrow::ToOwned, string::String, vec::Vec};
 
-use glob::{Form, Glob};
+use glob::Form;
+use index::{Index, Runs};
 
 use crate::{path::clean, wildcard::BadPattern};
 
@@ -45,31 +42,28 @@ pub enum PatternError {
 /// A list of patterns, ready to be matched.
 #[derive(Debug, Clone, Default)]
 pub struct Patterns {
-    /// All patterns that are not empty, with their place in the list given.
-    rules: Vec<(usize, Rule)>,
-    /// Whether patterns of a run take back. A run is patterns in a row that do the same.
+    /// All patterns that are not empty.
+    rules: Vec<Rule>,
+    /// Whether the patterns of a run take back. A run is patterns in a row that do the same: within one it does not
+    /// matter which of them matched.
     runs: Vec<bool>,
-    exact: BTreeMap<Vec<u8>, Vec<u32>>,
-    starts: Affixes,
-    ends: Affixes,
-    globs_by_start: Affixes,
-    globs_by_end: Affixes,
-    /// For `**/text*`: by the text that a part of the path starts with.
-    globs_by_part: Affixes,
-    globs: Vec<(u32, Glob)>,
+    index: Index,
 }
 
 /// One pattern.
 #[derive(Debug, Clone)]
 struct Rule {
+    /// Its place in the list given.
+    pattern_idx: usize,
     run: u32,
     form: Form,
 }
 
-/// What a walk knows of a folder: which patterns hold for all that is below it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What a walk has to know of a folder when it comes to what is in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Trail {
-    runs: Vec<u32>,
+    /// The run that decided, if any did. It also holds for everything below, and nothing before it matters.
+    decided: Option<u32>,
     excluded: bool,
 }
 
@@ -77,6 +71,28 @@ impl Trail {
     /// Reports whether the path is chosen.
     pub fn is_excluded(&self) -> bool {
         self.excluded
+    }
+
+    /// Applies the patterns that match a path, in their order: one that would change nothing is passed over.
+    fn follow(self, hits: &[&Runs]) -> Self {
+        let is_later = |run: &u32| self.decided.is_none_or(|decided| *run > decided);
+        let last = |negated: bool| {
+            hits.iter().filter_map(|it| it.of(negated).last().copied()).filter(is_later).max()
+        };
+        let (choosing, taking_back) = (last(false), last(true));
+        let negated = taking_back > choosing;
+        let (end, opposite) =
+            if negated { (taking_back, choosing) } else { (choosing, taking_back) };
+        if end.is_none() || opposite.is_none() && self.excluded != negated {
+            return self;
+        }
+        let bound = opposite.or(self.decided);
+        let first = |runs: &&Runs| {
+            let runs = runs.of(negated);
+            let at = bound.map_or(0, |bound| runs.partition_point(|it| *it <= bound));
+            runs.get(at).copied()
+        };
+        Self { decided: hits.iter().filter_map(first).min(), excluded: !negated }
     }
 }
 
@@ -120,37 +136,10 @@ impl Patterns {
                 list.runs.push(negated);
             }
             let run = u32::try_from(list.runs.len() - 1).unwrap_or(u32::MAX);
-            list.enter(run, &form);
-            list.rules.push((pattern_idx, Rule { run, form }));
+            list.index.enter(text, &form, run, negated);
+            list.rules.push(Rule { pattern_idx, run, form });
         }
         Ok(list)
-    }
-
-    fn enter(&mut self, run: u32, form: &Form) {
-        match form {
-            Form::Exact(path) => push_run(self.exact.entry(path.clone()).or_default(), run),
-            Form::Start(start) => self.starts.add(start, run),
-            Form::End(end) => {
-                self.ends.add(end, run);
-                // `**/name` is also the plain `name`.
-                if let Some(name) = end.strip_prefix(b"/").filter(|it| !it.is_empty()) {
-                    push_run(self.exact.entry(name.to_vec()).or_default(), run);
-                }
-            }
-            Form::Glob(glob) => {
-                let glob_idx = u32::try_from(self.globs.len()).unwrap_or(u32::MAX);
-                let texts = [glob.start(), glob.end(), glob.part_start()];
-                let [start, end, part] = &texts;
-                if start.len() >= end.len().max(part.len()) {
-                    self.globs_by_start.add(start, glob_idx);
-                } else if end.len() >= part.len() {
-                    self.globs_by_end.add(end, glob_idx);
-                } else {
-                    self.globs_by_part.add(part, glob_idx);
-                }
-                self.globs.push((run, glob.clone()));
-            }
-        }
     }
 
     /// Reports whether there is no pattern at all.
@@ -163,60 +152,36 @@ impl Patterns {
         self.trail(path).excluded
     }
 
-    /// Returns what [`enter_path`](Self::enter_path) returns for the root.
+    /// Returns what [`enter`](Self::enter) returns for the root.
     pub fn root(&self) -> Trail {
         Trail::default()
     }
 
     /// Decides on a path, given what its folder came to. The same as [`matches`](Self::matches), for walks.
-    pub fn enter_path(&self, folder: &Trail, path: &[u8]) -> Trail {
-        if self.runs.is_empty() || path.is_empty() || path == b"." {
+    pub fn enter(&self, folder: Trail, path: &[u8]) -> Trail {
+        if self.is_empty() || path.is_empty() || path == b"." {
             return Trail::default();
         }
         // In a list that takes nothing back, what is below a chosen folder is chosen.
         if folder.excluded && self.runs.len() == 1 {
-            return folder.clone();
+            return folder;
         }
-        let mut hits = Vec::new();
-        self.hits(path, &mut hits);
-        hits.extend_from_slice(&folder.runs);
-        hits.sort_unstable();
-        hits.dedup();
-        let mut trail = Trail::default();
-        for run in hits {
-            let negated = self.runs[run as usize];
-            if folder.runs.binary_search(&run).is_ok() || negated == trail.excluded {
-                trail.runs.push(run);
-                trail.excluded = !negated;
-            }
-        }
-        trail
+        folder.follow(&self.index.hits(path))
     }
 
     fn trail(&self, path: &[u8]) -> Trail {
-        let mut trail = self.root();
-        for (at, _) in path.iter().enumerate().filter(|(_, it)| **it == b'/') {
-            trail = self.enter_path(&trail, &path[..at]);
-        }
-        self.enter_path(&trail, path)
+        above(path).chain([path]).fold(self.root(), |trail, it| self.enter(trail, it))
     }
 
     /// Returns the place in the list given of the pattern because of which a path is chosen, or `None` if it is not.
     pub fn which(&self, path: &[u8]) -> Option<usize> {
         let trail = self.trail(path);
-        let run = trail.runs.iter().rev().find(|run| !self.runs[**run as usize])?;
-        if !trail.excluded {
-            return None;
-        }
-        let ends = path.iter().enumerate().filter(|(_, it)| **it == b'/').map(|(at, _)| at);
-        let above: Vec<&[u8]> = ends.chain([path.len()]).map(|at| &path[..at]).collect();
-        let first = self.rules.partition_point(|(_, rule)| rule.run < *run);
-        let after = self.rules.partition_point(|(_, rule)| rule.run <= *run);
-        let is_hit = |rule: &Rule| above.iter().any(|it| rule.form.matches(it));
-        self.rules[first..after]
-            .iter()
-            .rfind(|(_, rule)| is_hit(rule))
-            .map(|(pattern_idx, _)| *pattern_idx)
+        let decided = trail.decided.filter(|_| trail.excluded)?;
+        let first = self.rules.partition_point(|rule| rule.run < decided);
+        let after = self.rules.partition_point(|rule| rule.run <= decided);
+        let is_hit = |form: &Form| above(path).chain([path]).any(|it| form.matches(it));
+        let rule = self.rules[first..after].iter().rfind(|rule| is_hit(&rule.form))?;
+        Some(rule.pattern_idx)
     }
 
     /// Reports whether something below a folder may not be chosen, so that the folder has to be searched.
@@ -224,77 +189,88 @@ impl Patterns {
     /// For a folder that is not chosen itself the answer is always yes. The answer for one that is may be yes without need.
     pub fn may_descend(&self, folder: &[u8]) -> bool {
         let trail = self.trail(folder);
-        if !trail.excluded {
-            return true;
-        }
-        let decided = trail.runs.last().copied().unwrap_or_default();
-        let first = self.rules.partition_point(|(_, rule)| rule.run <= decided);
-        self.rules[first..]
-            .iter()
-            .filter(|(_, rule)| self.runs[rule.run as usize])
-            .any(|(_, rule)| rule.form.may_match_below(folder))
-    }
-
-    /// Collects the runs of all patterns that match exactly this path.
-    fn hits(&self, path: &[u8], hits: &mut Vec<u32>) {
-        if let Some(runs) = self.exact.get(path) {
-            hits.extend_from_slice(runs);
-        }
-        self.starts.at_start(path, |runs| hits.extend_from_slice(runs));
-        self.ends.at_end(path, |runs| hits.extend_from_slice(runs));
-        let letters = glob::letters(path);
-        let mut globs = |indices: &[u32]| {
-            for &glob_idx in indices {
-                let (run, glob) = &self.globs[glob_idx as usize];
-                if hits.last() != Some(run) && glob.may_match(letters) && glob.matches(path) {
-                    hits.push(*run);
-                }
-            }
-        };
-        self.globs_by_start.at_start(path, &mut globs);
-        self.globs_by_end.at_end(path, &mut globs);
-        if !self.globs_by_part.lengths.is_empty() {
-            let slashes = path.iter().enumerate().filter(|(_, it)| **it == b'/');
-            for at in slashes.map(|(at, _)| at + 1).chain([0]) {
-                self.globs_by_part.at_start(&path[at..], &mut globs);
-            }
-        }
+        !trail.excluded || self.index.may_take_back(folder, trail.decided)
     }
 }
 
-/// Texts that a path may begin or end with.
-#[derive(Debug, Clone, Default)]
-struct Affixes {
-    by_text: BTreeMap<Vec<u8>, Vec<u32>>,
-    lengths: BTreeSet<usize>,
+/// Returns the folders that a path lies in, the outermost first.
+fn above(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.iter().enumerate().filter(|(_, it)| **it == b'/').map(|(at, _)| &path[..at])
 }
 
-impl Affixes {
-    fn add(&mut self, text: &[u8], value: u32) {
-        self.lengths.insert(text.len());
-        push_run(self.by_text.entry(text.to_vec()).or_default(), value);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(patterns: &[&str]) -> Patterns {
+        Patterns::new(patterns).expect("the patterns are well-formed")
     }
 
-    fn at_start(&self, path: &[u8], mut found: impl FnMut(&[u32])) {
-        for &length in self.lengths.range(..=path.len()) {
-            if let Some(values) = self.by_text.get(&path[..length]) {
-                found(values);
-            }
+    #[test]
+    fn names_the_pattern_that_decided() {
+        let patterns = list(&["", "docs", "*.md", "!docs/keep", "docs/keep/*.tmp"]);
+        for (path, which) in [
+            ("docs", Some(1)),
+            ("docs/a/b", Some(1)),
+            ("README.md", Some(2)),
+            ("docs/keep", None),
+            ("docs/keep/a", None),
+            ("docs/keep/a.tmp", Some(4)),
+            ("src", None),
+        ] {
+            assert_eq!(patterns.which(path.as_bytes()), which, "{path}");
         }
     }
 
-    fn at_end(&self, path: &[u8], mut found: impl FnMut(&[u32])) {
-        for &length in self.lengths.range(..=path.len()) {
-            if let Some(values) = self.by_text.get(&path[path.len() - length..]) {
-                found(values);
-            }
+    #[test]
+    fn searches_a_chosen_folder_only_for_what_may_be_taken_back() {
+        for (patterns, folder, wanted) in [
+            (&["a"][..], "a", false),
+            (&["a"], "b", true),
+            (&["a", "!a/b"], "a", true),
+            (&["!a/b", "a"], "a", false),
+            (&["a", "!ab/c"], "a", false),
+            (&["a", "!a/b/*"], "a/b", true),
+            (&["a", "!a/b/*"], "a/c", false),
+            (&["a", "!**/c"], "a/b", true),
+            (&["*", "!a/b*/c"], "a/x", false),
+            (&["*", "!a/b*/c"], "a/bx", true),
+            (&["*", "!a/**"], "a/b/c", true),
+        ] {
+            assert_eq!(
+                list(patterns).may_descend(folder.as_bytes()),
+                wanted,
+                "{patterns:?} {folder}"
+            );
         }
     }
-}
 
-/// Adds to an ascending list what is not in it yet.
-fn push_run(runs: &mut Vec<u32>, run: u32) {
-    if runs.last() != Some(&run) {
-        runs.push(run);
+    #[test]
+    fn forgets_what_changed_nothing_in_the_folder() {
+        // The second `a` finds the folder chosen already, so it does not hold for what is below.
+        assert!(!list(&["a", "!a/b", "a"]).matches(b"a/b"));
+        assert!(list(&["a", "!a/b", "a/*"]).matches(b"a/b"));
+    }
+
+    #[test]
+    fn takes_bytes_that_are_no_text() {
+        assert!(list(&["a?c"]).matches(b"a\xffc"));
+        assert!(list(&["**/*.o"]).matches(b"\xff\xfe/x.o"));
+        assert!(!list(&["a\u{fffd}c"]).matches(b"a\xffc"));
+    }
+
+    #[test]
+    fn many_patterns_and_paths() {
+        let patterns: Vec<String> = (0..10_000)
+            .map(|it| alloc::format!("**/*{it}*.tmp"))
+            .chain(["src/".to_owned() + &"*a".repeat(40)])
+            .collect();
+        let patterns = Patterns::new(&patterns).expect("the patterns are well-formed");
+        let n_chosen = (0..500)
+            .filter(|it| {
+                patterns.matches(alloc::format!("src/{}/f{it}.rs", "a".repeat(40)).as_bytes())
+            })
+            .count();
+        assert_eq!(n_chosen, 500, "`*a*a…` matches the folder");
     }
 }

@@ -107,7 +107,7 @@ impl Mode {
                     }
                 }
                 Change::Copy { shift, to, operator } => {
-                    let bits = (mode >> shift & 0o7) * 0o111 & to;
+                    let bits = ((mode >> shift) & 0o7) * 0o111 & to;
                     mode = match operator {
                         '+' => mode | bits,
                         '-' => mode & !bits,

@@ -62,7 +62,7 @@ fn walk(patterns: &Patterns, files: &[String]) -> BTreeSet<String> {
         tree.entry(folder.to_owned()).or_default().insert(file.clone());
     }
     let mut kept = BTreeSet::new();
-    descend(patterns, &tree, "", &patterns.root(), &mut kept);
+    descend(patterns, &tree, "", patterns.root(), &mut kept);
     kept
 }
 
@@ -70,14 +70,14 @@ fn descend(
     patterns: &Patterns,
     tree: &BTreeMap<String, BTreeSet<String>>,
     folder: &str,
-    trail: &Trail,
+    trail: Trail,
     kept: &mut BTreeSet<String>,
 ) {
     for path in &tree[folder] {
         let name = path.trim_end_matches('/');
-        let below = patterns.enter_path(trail, name.as_bytes());
+        let below = patterns.enter(trail, name.as_bytes());
         if path.ends_with('/') && patterns.may_descend(name.as_bytes()) {
-            descend(patterns, tree, path, &below, kept);
+            descend(patterns, tree, path, below, kept);
         }
         if !below.is_excluded() || kept.iter().any(|it| path.ends_with('/') && it.starts_with(path))
         {

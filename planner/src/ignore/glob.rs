@@ -24,8 +24,6 @@ pub(super) enum Form {
 #[derive(Debug, Clone)]
 pub(super) struct Glob {
     pieces: Vec<Piece>,
-    /// The bytes that a path must have, as [`letters`] counts them.
-    letters: u64,
 }
 
 /// A piece of a pattern.
@@ -85,7 +83,7 @@ impl Form {
                 _ => {}
             }
         }
-        Self::Glob(Glob::new(pieces))
+        Self::Glob(Glob { pieces })
     }
 
     /// Reports whether the pattern matches exactly this path.
@@ -98,55 +96,27 @@ impl Form {
         }
     }
 
-    /// Reports whether the pattern might match something below a folder.
-    pub(super) fn may_match_below(&self, folder: &[u8]) -> bool {
-        let glob_start;
-        let (start, is_whole) = match self {
-            Self::Exact(text) => (text.as_slice(), true),
-            Self::Start(start) => (start.as_slice(), false),
-            Self::End(_) => return true,
-            Self::Glob(glob) => {
-                glob_start = glob.start();
-                (glob_start.as_slice(), false)
-            }
-        };
-        let is_below = start.strip_prefix(folder).is_some_and(|it| it.starts_with(b"/"));
-        let is_open =
-            folder.starts_with(start) || start.strip_suffix(b"/").is_some_and(|it| it == folder);
-        is_below || is_open && !is_whole
+    /// Returns the text with which everything that matches starts.
+    pub(super) fn start(&self) -> Vec<u8> {
+        match self {
+            Self::Exact(text) | Self::Start(text) => text.clone(),
+            Self::End(_) => Vec::new(),
+            Self::Glob(glob) => glob.texts().next().unwrap_or_default(),
+        }
     }
 }
 
 impl Glob {
-    fn new(pieces: Vec<Piece>) -> Self {
-        let literals = pieces.iter().filter_map(literal);
-        let letters =
-            literals.fold(0, |all, it| all | letters(it.encode_utf8(&mut [0; 4]).as_bytes()));
-        Self { pieces, letters }
+    /// Returns the texts between wildcards, some of them empty.
+    fn texts(&self) -> impl Iterator<Item = Vec<u8>> {
+        self.pieces
+            .split(|it| literal(it).is_none())
+            .map(|text| text.iter().filter_map(literal).collect::<String>().into_bytes())
     }
 
-    /// Returns the text before the first wildcard.
-    pub(super) fn start(&self) -> Vec<u8> {
-        text(self.pieces.iter())
-    }
-
-    /// Returns the text after the last wildcard.
-    pub(super) fn end(&self) -> Vec<u8> {
-        let n_literals = self.pieces.iter().rev().map_while(literal).count();
-        text(self.pieces.iter().skip(self.pieces.len() - n_literals))
-    }
-
-    /// Returns the text between a leading `**/` and the next wildcard.
-    pub(super) fn part_start(&self) -> Vec<u8> {
-        match self.pieces.split_first() {
-            Some((Piece::Folders, rest)) => text(rest.iter()),
-            _ => Vec::new(),
-        }
-    }
-
-    /// Reports whether a path with these [`letters`] can match at all.
-    pub(super) fn may_match(&self, letters: u64) -> bool {
-        self.letters & !letters == 0
+    /// Returns the longest text between wildcards.
+    pub(super) fn longest_text(&self) -> Vec<u8> {
+        self.texts().max_by_key(Vec::len).unwrap_or_default()
     }
 
     /// Matches a whole path, all ways at once.
@@ -192,8 +162,8 @@ impl Glob {
 
     /// Marks a place, and those after it that need no character to be reached.
     fn arrive(&self, places: &mut [bool], place: usize) {
-        for piece_idx in place..places.len() {
-            places[piece_idx] = true;
+        for (piece_idx, is_reached) in places.iter_mut().enumerate().skip(place) {
+            *is_reached = true;
             match self.pieces.get(piece_idx) {
                 Some(Piece::Token(Token::Star) | Piece::Folders | Piece::Rest) => {}
                 _ => break,
@@ -207,14 +177,4 @@ fn literal(piece: &Piece) -> Option<char> {
         Piece::Token(Token::Literal(unit)) => char::from_u32(*unit),
         _ => None,
     }
-}
-
-/// Collects the literals at the start.
-fn text<'a>(pieces: impl Iterator<Item = &'a Piece>) -> Vec<u8> {
-    pieces.map_while(literal).collect::<String>().into_bytes()
-}
-
-/// Says which bytes a text has, as a set of their lower six bits.
-pub(super) fn letters(text: &[u8]) -> u64 {
-    text.iter().fold(0, |all, byte| all | 1 << (byte & 63))
 }
