@@ -64,10 +64,11 @@ processes_left() { # processes that this script's commands started (servers apar
 }
 
 finish() {
-  local status=$? label m
+  local status=$? label pid m
   trap - EXIT HUP INT TERM
   set +e
   tac "$WORK/pids" | while read -r _ label; do stop "$label"; done
+  processes_left | while read -r pid _; do kill -9 "$pid"; done
   for m in $(mounts_below "$WORK"); do umount -l "$m"; done
   if [ "$status" != 0 ] && [ -n "${KEEP_WORK:-}" ]; then echo "$NAME: kept $WORK" >&2; exit "$status"; fi
   rm -rf --one-file-system "$WORK"
