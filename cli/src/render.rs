@@ -48,6 +48,18 @@ pub struct Diagnostic {
     pub hint: Option<String>,
 }
 
+impl From<&parser::error::Diagnostic> for Diagnostic {
+    fn from(mistake: &parser::error::Diagnostic) -> Self {
+        Self {
+            severity: Severity::Error,
+            code: mistake.code().to_owned(),
+            message: mistake.to_string(),
+            span: Some(mistake.span),
+            hint: mistake.hint.clone(),
+        }
+    }
+}
+
 /// A mistake for programs, as `--format json` writes it. Lines and columns count from 1, columns in characters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the fields are those of `Diagnostic` and of its place")]

@@ -53,6 +53,7 @@ impl Globals {
 pub fn run(cli: Cli) -> Result<Exit> {
     let globals = Globals { root: cli.root, around: Surroundings::of_process() };
     match cli.command.flat() {
+        Command::Build(args) => build::run(*args, &globals),
         Command::Version(args) => version::run(&args),
         Command::Completions(args) => completions::run(&args),
         _ => {

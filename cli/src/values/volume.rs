@@ -41,7 +41,9 @@ pub fn volume(text: &str) -> Result<Volume, String> {
             // SELinux labels: there is nothing to do where no policy is loaded.
             "z" | "Z" => {}
             _ => {
-                return Err(format!("`{option}` is no option of a volume; known are `ro` and `rw`"));
+                return Err(format!(
+                    "`{option}` is no option of a volume; known are `ro` and `rw`"
+                ));
             }
         }
     }
