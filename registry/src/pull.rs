@@ -1,0 +1,526 @@
+//! Reads images from registries and mirrors, and checks every byte.
+
+use std::{io::Write, sync::Arc};
+
+use image::{
+    Digest, ImageRef, Platform,
+    document::{Descriptor, ImageConfig, Index, Manifest, media_type},
+    platform,
+};
+use reqwest::{
+    Method, Response, StatusCode, Url,
+    header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE},
+};
+use serde::Deserialize;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    auth::{Credentials, challenge::Scope},
+    client::{Client, Failures, RawDocument, RemoteImage, expect_success, pull_scope, repository},
+    config::Limits,
+    error::{Error, Result},
+    http::{Host, Request, interrupted, shown},
+};
+
+/// What kiln reads.
+pub(crate) const DOCUMENTS: [&str; 4] = [
+    media_type::OCI_INDEX,
+    media_type::OCI_MANIFEST,
+    media_type::DOCKER_INDEX,
+    media_type::DOCKER_MANIFEST,
+];
+
+/// With this much progress since the last failure, failures are counted anew, in bytes.
+const PROGRESS: u64 = 1 << 20;
+/// Indexes inside of indexes are followed this far.
+const MAX_DEPTH: usize = 4;
+const CONTENT_DIGEST: &str = "docker-content-digest";
+
+impl Client {
+    /// Asks what `image` stands for now, without reading it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::PullDenied`], [`Error::Unreachable`], and others.
+    pub async fn resolve(&self, image: &ImageRef) -> Result<Descriptor> {
+        let mut failures = Failures::new(named(image));
+        for host in self.sources(image) {
+            match self.resolve_at(&host, image).await {
+                Ok(descriptor) => return Ok(descriptor),
+                Err(error) => failures.add(&host, error),
+            }
+        }
+        Err(failures.into_error())
+    }
+
+    /// Reads the manifest or index that `image` stands for, by digest if the reference has one, and else by tag.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::PullDenied`], [`Error::Unreachable`], [`Error::DigestMismatch`], and others.
+    pub async fn manifest(&self, image: &ImageRef) -> Result<RawDocument> {
+        self.find_manifest(image).await.map(|(document, _)| document)
+    }
+
+    /// Reads manifest and config of `image`. Of an index it takes the image that suits `platform` best; what is no index is taken
+    /// whatever its platform is, as Docker does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoPlatform`] if the index has nothing for the platform, and those of [`manifest`](Self::manifest).
+    pub async fn pull_image(&self, image: &ImageRef, platform: &Platform) -> Result<RemoteImage> {
+        let (mut document, mut source) = self.find_manifest(image).await?;
+        let mut index = None;
+        let mut depth = 0;
+        while is_index(&document.media_type) {
+            depth += 1;
+            if depth > MAX_DEPTH {
+                let problem = format!("has indexes inside of indexes, more than {MAX_DEPTH} deep");
+                return Err(Error::Document { what: named(image), problem });
+            }
+            let list: Index = parse(&document.bytes, || format!("index of {}", named(image)))?;
+            let chosen = choose(&list, platform, image)?.clone();
+            let by_digest = image.with_digest(chosen.digest);
+            index.get_or_insert(document);
+            (document, source) = self.find_manifest(&by_digest).await?;
+            check_size(document.bytes.len() as u64, chosen.size, || {
+                format!("manifest of {}", named(&by_digest))
+            })?;
+        }
+        let parsed: Manifest = parse(&document.bytes, || format!("manifest of {}", named(image)))?;
+        let config_type = parsed.config.media_type.as_str();
+        if !matches!(
+            config_type,
+            media_type::OCI_CONFIG | media_type::DOCKER_CONFIG | "application/octet-stream"
+        ) {
+            let problem = format!("is no container image: its config is of type `{config_type}`");
+            return Err(Error::Document { what: named(image), problem });
+        }
+        let config_bytes = self.small_blob(image, &parsed.config).await?;
+        let config: ImageConfig = parse(&config_bytes, || format!("config of {}", named(image)))?;
+        if parsed.layers.len() != config.rootfs.diff_ids.len() {
+            let (n_layers, n_diff_ids) = (parsed.layers.len(), config.rootfs.diff_ids.len());
+            let problem =
+                format!("has {n_layers} layers in its manifest and {n_diff_ids} in its config");
+            return Err(Error::Document { what: named(image), problem });
+        }
+        Ok(RemoteImage {
+            name: image.clone(),
+            index,
+            manifest: document,
+            parsed,
+            config_bytes,
+            config,
+            source,
+        })
+    }
+
+    /// Writes a blob of the repository of `image` to `out` while checking it, and calls `progress` with the number of bytes so far.
+    ///
+    /// An exchange that breaks off is taken up again where it broke, if need be at another address.
+    ///
+    /// # Errors
+    ///
+    /// After an error what was written to `out` is to be thrown away. [`Error::DigestMismatch`] and [`Error::SizeMismatch`] if the bytes are
+    /// not those of the descriptor, [`Error::Local`] if `out` fails, and those of any request.
+    pub async fn blob(
+        &self,
+        image: &ImageRef,
+        descriptor: &Descriptor,
+        out: &mut (dyn Write + Send),
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<()> {
+        let what = format!("blob {} of {}", descriptor.digest, image.repository());
+        let mut transfer =
+            Transfer { out, progress, hasher: Sha256::new(), n_bytes: 0, descriptor, what: &what };
+        let mut failures = Failures::new(what.clone());
+        for host in self.sources(image) {
+            let repository = repository(&host, image);
+            let outcome = async {
+                let url = host.url(&format!("{repository}blobs/{}", descriptor.digest)).await?;
+                transfer.run(&host, &url, &pull_scope(&repository)).await
+            };
+            match outcome.await {
+                Ok(()) => return transfer.finish(),
+                Err(error @ Error::Local { .. }) => return Err(error),
+                Err(error) => failures.add(&host, error),
+            }
+        }
+        for url in &descriptor.urls {
+            let Some(host) = foreign_host(url, self.limits()) else { continue };
+            let outcome = match Url::parse(url) {
+                Ok(url) => transfer.run(&host, &url, &Scope::default()).await,
+                Err(_) => continue,
+            };
+            match outcome {
+                Ok(()) => return transfer.finish(),
+                Err(error @ Error::Local { .. }) => return Err(error),
+                Err(error) => failures.add(&host, error),
+            }
+        }
+        Err(failures.into_error())
+    }
+
+    /// Reads a blob that may not be larger than a document.
+    async fn small_blob(&self, image: &ImageRef, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        let limit = self.limits().document_bytes;
+        if descriptor.size > limit {
+            return Err(Error::TooLarge {
+                what: format!("blob {} of {}", descriptor.digest, named(image)),
+                limit,
+            });
+        }
+        let mut bytes = Vec::new();
+        self.blob(image, descriptor, &mut bytes, &|_| {}).await?;
+        Ok(bytes)
+    }
+
+    async fn find_manifest(&self, image: &ImageRef) -> Result<(RawDocument, String)> {
+        let mut failures = Failures::new(named(image));
+        for host in self.sources(image) {
+            match self.manifest_at(&host, image).await {
+                Ok(document) => return Ok((document, host.endpoint.host.clone())),
+                Err(error) => failures.add(&host, error),
+            }
+        }
+        Err(failures.into_error())
+    }
+
+    async fn manifest_at(&self, host: &Host, image: &ImageRef) -> Result<RawDocument> {
+        let repository = repository(host, image);
+        let url = host.url(&format!("{repository}manifests/{}", tag_or_digest(image))).await?;
+        let request = Request::new(Method::GET, url).accept(&DOCUMENTS);
+        let limit = self.limits().document_bytes;
+        let (status, headers, bytes) =
+            host.fetch(&request, &pull_scope(&repository), limit).await?;
+        expect_success(&request, status, &bytes, &named(image))?;
+
+        let digest = Digest::of(&bytes);
+        let what = || format!("manifest of {} from `{}`", named(image), host.endpoint.host);
+        let promised = image.digest.or(content_digest(&headers, &request)?);
+        if let Some(expected) = promised.filter(|it| *it != digest) {
+            return Err(Error::DigestMismatch { what: what(), expected, found: digest });
+        }
+        let media_type = document_type(&bytes, content_type(&headers), what)?;
+        Ok(RawDocument { media_type, digest, bytes })
+    }
+
+    async fn resolve_at(&self, host: &Arc<Host>, image: &ImageRef) -> Result<Descriptor> {
+        let repository = repository(host, image);
+        let url = host.url(&format!("{repository}manifests/{}", tag_or_digest(image))).await?;
+        let request = Request::new(Method::HEAD, url).accept(&DOCUMENTS);
+        let response = host.send(&request, &pull_scope(&repository)).await?;
+        let (status, headers) = (response.status(), response.headers());
+        if status != StatusCode::METHOD_NOT_ALLOWED {
+            expect_success(&request, status, b"", &named(image))?;
+            let size = headers
+                .get(CONTENT_LENGTH)
+                .and_then(|it| it.to_str().ok())
+                .and_then(|it| it.parse().ok());
+            let known = content_type(headers).filter(|it| DOCUMENTS.contains(it));
+            if let (Some(digest), Some(size), Some(media_type)) =
+                (content_digest(headers, &request)?, size, known)
+            {
+                let what = || format!("manifest of {} from `{}`", named(image), host.endpoint.host);
+                if let Some(expected) = image.digest.filter(|it| *it != digest) {
+                    return Err(Error::DigestMismatch { what: what(), expected, found: digest });
+                }
+                return Ok(describe(media_type, digest, size));
+            }
+        }
+        let document = self.manifest_at(host, image).await?;
+        Ok(describe(&document.media_type, document.digest, document.bytes.len() as u64))
+    }
+}
+
+/// A blob on its way.
+struct Transfer<'a> {
+    out: &'a mut (dyn Write + Send),
+    progress: &'a (dyn Fn(u64) + Sync),
+    hasher: Sha256,
+    n_bytes: u64,
+    descriptor: &'a Descriptor,
+    what: &'a str,
+}
+
+impl Transfer<'_> {
+    /// Reads what is missing from `url`, in as many exchanges as it takes.
+    async fn run(&mut self, host: &Host, url: &Url, scope: &Scope) -> Result<()> {
+        // The semaphore is never closed.
+        let _permit = host.permits.acquire().await.ok();
+        let mut attempts = host.attempts();
+        loop {
+            let n_before = self.n_bytes;
+            match self.exchange(host, url, scope).await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    if self.n_bytes - n_before >= PROGRESS {
+                        attempts.reset();
+                    }
+                    attempts.after(error).await?;
+                }
+            }
+        }
+    }
+
+    async fn exchange(&mut self, host: &Host, url: &Url, scope: &Scope) -> Result<()> {
+        let mut request = Request::new(Method::GET, url.clone());
+        let start = self.n_bytes;
+        if start > 0 {
+            if start == self.descriptor.size {
+                return Ok(());
+            }
+            if let Ok(range) = HeaderValue::from_str(&format!("bytes={start}-")) {
+                request.headers.insert(RANGE, range);
+            }
+        }
+        let mut response = host.authorized(&request, scope).await?;
+        let skip = self.check_head(&request, &response, start)?;
+        if !response.status().is_success() {
+            let status = response.status();
+            let body =
+                crate::http::read_body(response, host.limits.answer_bytes, self.what).await?;
+            return expect_success(&request, status, &body, self.what);
+        }
+        let mut skip = skip;
+        while let Some(chunk) =
+            response.chunk().await.map_err(|error| interrupted(&request.shown(), error))?
+        {
+            let n_skipped = skip.min(chunk.len() as u64);
+            skip -= n_skipped;
+            let bytes = &chunk[usize::try_from(n_skipped).unwrap_or(chunk.len())..];
+            self.take(bytes)?;
+        }
+        check_size(self.n_bytes, self.descriptor.size, || self.what.to_owned())
+    }
+
+    /// Checks what the answer says of itself, and returns how many of its bytes are there already.
+    fn check_head(&self, request: &Request, response: &Response, start: u64) -> Result<u64> {
+        let size = self.descriptor.size;
+        match response.status() {
+            StatusCode::PARTIAL_CONTENT => {
+                let range = response
+                    .headers()
+                    .get(CONTENT_RANGE)
+                    .and_then(|it| it.to_str().ok())
+                    .unwrap_or_default();
+                let expected = format!("bytes {start}-{}/", size.saturating_sub(1));
+                let total = range.strip_prefix(&expected).unwrap_or_default();
+                if start == 0 || (total != size.to_string() && total != "*") {
+                    let problem = format!(
+                        "the range `{}` instead of `{expected}{size}`",
+                        range.escape_default()
+                    );
+                    return Err(Error::Protocol { request: request.shown(), problem });
+                }
+                Ok(0)
+            }
+            StatusCode::OK => match response.content_length() {
+                Some(length) if length > size => Err(Error::SizeMismatch {
+                    what: self.what.to_owned(),
+                    expected: size,
+                    found: length,
+                }),
+                _ => Ok(start),
+            },
+            status if status.is_success() => {
+                let problem = format!("status {status} instead of the blob");
+                Err(Error::Protocol { request: request.shown(), problem })
+            }
+            _ => Ok(0),
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<()> {
+        let found = self.n_bytes + bytes.len() as u64;
+        if found > self.descriptor.size {
+            return Err(Error::SizeMismatch {
+                what: self.what.to_owned(),
+                expected: self.descriptor.size,
+                found,
+            });
+        }
+        self.out.write_all(bytes).map_err(|source| Error::Local {
+            action: "write",
+            what: self.what.to_owned(),
+            source,
+        })?;
+        self.hasher.update(bytes);
+        self.n_bytes = found;
+        (self.progress)(found);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<()> {
+        let found = Digest::from_sha256(self.hasher.finalize().into());
+        if found != self.descriptor.digest {
+            return Err(Error::DigestMismatch {
+                what: self.what.to_owned(),
+                expected: self.descriptor.digest,
+                found,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Returns the host of a layer that is not kept in registries. It gets no credential, and must speak HTTPS.
+fn foreign_host(url: &str, limits: &Limits) -> Option<Host> {
+    let url = Url::parse(url).ok()?;
+    let name = url.host_str()?;
+    if url.scheme() != "https" || crate::config::is_private(crate::config::host_name(name)) {
+        return None;
+    }
+    let address = crate::http::address(&url);
+    let endpoint = crate::config::Config::default().destination(&address);
+    Some(Host::new(endpoint, limits.clone(), Arc::new(Credentials::none())))
+}
+
+/// Picks the image of `platform` out of an index.
+fn choose<'a>(index: &'a Index, platform: &Platform, image: &ImageRef) -> Result<&'a Descriptor> {
+    let images = || {
+        index.manifests.iter().filter(|it| is_index(&it.media_type) || is_manifest(&it.media_type))
+    };
+    let with_platform = images().filter_map(|it| Some((it.platform.as_ref()?, it)));
+    if let Some(found) = platform::best(platform, with_platform) {
+        return Ok(found);
+    }
+    let mut without_platform = images().filter(|it| it.platform.is_none());
+    if let (Some(only), None) = (without_platform.next(), without_platform.next())
+        && images().count() == 1
+    {
+        return Ok(only);
+    }
+    let mut available: Vec<_> = images()
+        .filter_map(|it| it.platform.as_ref())
+        .filter(|it| it.os != "unknown")
+        .map(Platform::format_all)
+        .collect();
+    available.sort();
+    available.dedup();
+    if available.is_empty() {
+        available.push("no image".to_owned());
+    }
+    Err(Error::NoPlatform { image: named(image), platform: platform.to_string(), available })
+}
+
+/// Returns what a document is, after checking that it is only one thing.
+///
+/// # Source
+///
+/// OCI image-spec, `manifest.md` and the advisory CVE-2021-41190: a document that can be read as manifest and as index, or whose
+/// `mediaType` is not that of the answer, means different things to different programs.
+pub(crate) fn document_type(
+    bytes: &[u8],
+    content_type: Option<&str>,
+    what: impl Fn() -> String,
+) -> Result<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Shape {
+        #[serde(default)]
+        schema_version: Option<Value>,
+        #[serde(default)]
+        media_type: Option<String>,
+        #[serde(default)]
+        manifests: Option<Value>,
+        #[serde(default)]
+        layers: Option<Value>,
+        #[serde(default)]
+        config: Option<Value>,
+        #[serde(default)]
+        fs_layers: Option<Value>,
+    }
+    let shape: Shape = parse(bytes, &what)?;
+    let problem = |problem: String| Err(Error::Document { what: what(), problem });
+    if shape.fs_layers.is_some() || shape.schema_version == Some(Value::from(1)) {
+        return problem(
+            "is in the old schema 1, which is not supported; push the image again".to_owned(),
+        );
+    }
+    if shape.manifests.is_some() && (shape.layers.is_some() || shape.config.is_some()) {
+        return problem("is both a manifest and an index".to_owned());
+    }
+    let own = shape.media_type.as_deref().filter(|it| !it.is_empty());
+    let told = content_type.filter(|it| {
+        !matches!(*it, "" | "application/json" | "text/plain" | "application/octet-stream")
+    });
+    if let (Some(own), Some(told)) = (own, told)
+        && own != told
+    {
+        return problem(format!("has media type `{own}`, but came as `{}`", told.escape_default()));
+    }
+    let is_list = shape.manifests.is_some();
+    let found = own.or(told).unwrap_or(if is_list {
+        media_type::OCI_INDEX
+    } else {
+        media_type::OCI_MANIFEST
+    });
+    match (is_index(found), is_manifest(found)) {
+        (true, _) if is_list => Ok(found.to_owned()),
+        (_, true) if shape.config.is_some() => Ok(found.to_owned()),
+        (false, false) => {
+            problem(format!("has media type `{}`, which is not supported", found.escape_default()))
+        }
+        _ => problem(format!("is not what its media type `{found}` says")),
+    }
+}
+
+pub(crate) fn is_index(media_type: &str) -> bool {
+    matches!(media_type, media_type::OCI_INDEX | media_type::DOCKER_INDEX)
+}
+
+pub(crate) fn is_manifest(media_type: &str) -> bool {
+    matches!(media_type, media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST)
+}
+
+/// Makes a descriptor of what every descriptor has.
+pub(crate) fn describe(media_type: &str, digest: Digest, size: u64) -> Descriptor {
+    Descriptor {
+        media_type: media_type.to_owned(),
+        digest,
+        size,
+        urls: Vec::new(),
+        annotations: Default::default(),
+        platform: None,
+        other: Default::default(),
+    }
+}
+
+pub(crate) fn parse<T: for<'de> Deserialize<'de>>(
+    bytes: &[u8],
+    what: impl Fn() -> String,
+) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|source| Error::Json { what: what(), source })
+}
+
+pub(crate) fn check_size(found: u64, expected: u64, what: impl Fn() -> String) -> Result<()> {
+    match found == expected {
+        true => Ok(()),
+        false => Err(Error::SizeMismatch { what: what(), expected, found }),
+    }
+}
+
+/// Returns how messages name `image`.
+fn named(image: &ImageRef) -> String {
+    image.with_default_tag().to_string()
+}
+
+fn tag_or_digest(image: &ImageRef) -> String {
+    image.digest.map_or_else(|| image.tag_or_latest().to_owned(), |it| it.to_string())
+}
+
+fn content_type(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    Some(value.split(';').next().unwrap_or(value).trim())
+}
+
+fn content_digest(headers: &HeaderMap, request: &Request) -> Result<Option<Digest>> {
+    let Some(value) = headers.get(CONTENT_DIGEST) else { return Ok(None) };
+    let digest = value.to_str().ok().and_then(|it| it.parse().ok());
+    digest.map(Some).ok_or_else(|| Error::Protocol {
+        request: shown(&request.url),
+        problem: "a `Docker-Content-Digest` that is none".to_owned(),
+    })
+}
