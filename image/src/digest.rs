@@ -148,6 +148,7 @@ digest_newtype!(
 );
 
 /// Passes bytes through and computes their digest and number.
+#[derive(Debug)]
 pub struct Hashing<T> {
     inner: T,
     hasher: Sha256,

@@ -4,6 +4,8 @@
 //! fragments without a final full stop and with user text in backticks; the text of a cause is never repeated.
 //! [`DigestError`](crate::digest::DigestError) stands with the digests.
 
+use std::io;
+
 use crate::digest::DigestError;
 
 /// Text that names no image.
@@ -74,4 +76,90 @@ pub enum PlatformError {
         /// The text.
         text: String,
     },
+}
+
+/// A layer that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LayerError {
+    /// The tar cannot be read.
+    #[error("cannot read the layer")]
+    Read {
+        /// The cause.
+        source: io::Error,
+    },
+    /// The tar cannot be written.
+    #[error("cannot write the layer")]
+    Write {
+        /// The cause.
+        source: io::Error,
+    },
+    /// The content of a file that goes into a tar cannot be read.
+    #[error("cannot read `{path}`")]
+    Content {
+        /// The file.
+        path: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A file that goes into a tar is shorter than it was said to be.
+    #[error("`{path}` has {found} bytes where {expected} were expected")]
+    Size {
+        /// The file.
+        path: String,
+        /// The length that stands in its header.
+        expected: u64,
+        /// The length found.
+        found: u64,
+    },
+    /// The tar ends inside of a header or a file.
+    #[error("layer ends in the middle of {what}, at byte {offset}")]
+    Truncated {
+        /// What is cut off.
+        what: &'static str,
+        /// How many bytes there are.
+        offset: u64,
+    },
+    /// A header is malformed, or different programs would read it differently.
+    #[error("bad tar header at byte {offset}: {problem}")]
+    Header {
+        /// Where the header begins.
+        offset: u64,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// An entry is not acceptable in a layer.
+    #[error("bad entry `{path}` in layer: {problem}")]
+    Entry {
+        /// The path as written.
+        path: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The layer is larger than allowed.
+    #[error("layer has more than {limit} {what}")]
+    Limit {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much is allowed.
+        limit: u64,
+    },
+    /// A stored index of a layer is damaged or of another version.
+    #[error("bad layer index: {problem}")]
+    Index {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+impl LayerError {
+    /// Names an entry as unacceptable. Bytes that are no UTF-8 are shown as replacement characters.
+    pub(crate) fn entry(path: &[u8], problem: &'static str) -> Self {
+        Self::Entry { path: lossy(path), problem }
+    }
+}
+
+/// Shows a path of an image in a message.
+pub(crate) fn lossy(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
 }

@@ -9,14 +9,18 @@
 //! 3. [`platform`] — what an image runs on.
 //! 4. [`document`] — descriptors, manifests, indexes, image configs.
 //! 5. [`entry`] — one file of a layer.
+//! 6. [`layer`] — layers as tars, and their indexes.
+//! 7. [`view`] — the merged tree of a chain of layers.
 #![forbid(unsafe_code)]
 
 pub mod digest;
 pub mod document;
 pub mod entry;
 pub mod error;
+pub mod layer;
 pub mod platform;
 pub mod reference;
+pub mod view;
 
 pub use digest::{DiffId, Digest, ImageId};
 pub use platform::Platform;
