@@ -4,13 +4,23 @@
 
 extern crate alloc;
 
+pub mod dispatch;
+pub mod env;
+pub mod error;
 pub mod expand;
-pub mod request;
 pub mod expose;
+pub mod facts;
 pub mod git_url;
-pub mod mode;
-pub mod signal;
-pub mod workdir;
 pub mod ignore;
+pub mod mode;
 pub mod path;
+pub mod plan;
+pub mod request;
+pub mod signal;
+pub mod stages;
 pub mod wildcard;
+pub mod workdir;
+
+pub use dispatch::plan;
+pub use error::{PlanError, PlanErrorKind};
+pub use stages::{StageGraph, needs, stages};

@@ -1,0 +1,337 @@
+//! A folder of the user's: the build context, or a named one.
+//!
+//! Files are opened below the root's file descriptor and never through a link. Owners are those of root, as every
+//! builder makes them; an ignore file hides what it matches. What was hashed is remembered by size, times and inode, so
+//! that a second build reads nothing.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ffi::OsStr,
+    fs::File,
+    io::Read,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use image::entry::{Kind, Time};
+use planner::ignore::Patterns;
+use rustix::{
+    fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags},
+    io::Errno,
+};
+
+use super::{FileId, Node, join, lossy};
+use crate::error::ExecutorError;
+
+/// A local folder as a tree.
+pub struct Folder {
+    root: OwnedFd,
+    path: PathBuf,
+    ignore: Patterns,
+    /// Which entries of the cache may be trusted is decided when it is saved: see [`Folder::save`].
+    hashes: Mutex<Hashes>,
+    opened_at: u64,
+}
+
+#[derive(Default)]
+struct Hashes {
+    known: HashMap<Vec<u8>, Hashed>,
+    is_changed: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Hashed {
+    stamp: Stamp,
+    content: [u8; 32],
+}
+
+/// What changes when a file's content does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    size: u64,
+    mtime: u64,
+    ctime: u64,
+    inode: u64,
+}
+
+const STAMP_WANTED: StatxFlags = StatxFlags::BASIC_STATS;
+
+/// First bytes of a saved cache; the last digit is its version.
+const CACHE_MAGIC: &[u8; 8] = b"kilnsc01";
+
+/// Files changed less than this before a scan are not remembered: a clock tick could hide another change.
+const TICK: u64 = 20_000_000;
+
+impl Folder {
+    /// Opens `path`; `ignore` hides files, `cache` is what [`Folder::save`] returned after an earlier build.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecutorError::OpenContext`] if it is no folder that can be opened.
+    pub fn open_root(path: &Path, ignore: Patterns, cache: Option<&[u8]>) -> Result<Self, ExecutorError> {
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::PATH;
+        let root = rustix::fs::open(path, flags, Mode::empty())
+            .map_err(|source| ExecutorError::OpenContext { path: path.to_owned(), source: source.into() })?;
+        let known = cache.and_then(decode_cache).unwrap_or_default();
+        let hashes = Mutex::new(Hashes { known, is_changed: false });
+        Ok(Self { root, path: path.to_owned(), ignore, hashes, opened_at: now() })
+    }
+
+    /// The folder's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The patterns that hide files.
+    pub(crate) fn ignore(&self) -> &Patterns {
+        &self.ignore
+    }
+
+    /// Returns the cache of hashes to keep for the next build; nothing if it did not change.
+    pub fn save(&self) -> Option<Vec<u8>> {
+        let hashes = self.hashes.lock().ok()?;
+        if !hashes.is_changed {
+            return None;
+        }
+        let mut out = CACHE_MAGIC.to_vec();
+        for (path, hashed) in &hashes.known {
+            let stamp = hashed.stamp;
+            if stamp.ctime.max(stamp.mtime) + TICK >= self.opened_at {
+                continue;
+            }
+            out.extend((path.len() as u32).to_le_bytes());
+            out.extend(path);
+            for number in [stamp.size, stamp.mtime, stamp.ctime, stamp.inode] {
+                out.extend(number.to_le_bytes());
+            }
+            out.extend(hashed.content);
+        }
+        Some(out)
+    }
+
+    pub(super) fn lookup(&self, path: &[u8]) -> Result<Option<Node>, ExecutorError> {
+        let at = if path.is_empty() { b"." } else { path };
+        let (parent, name) = match at.iter().rposition(|it| *it == b'/') {
+            Some(slash) => (&at[..slash], &at[slash + 1..]),
+            None => (&b"."[..], at),
+        };
+        let parent = match self.open_beneath(parent, OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(parent) => parent,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            Err(source) => return Err(self.read_error(path, source)),
+        };
+        let Some(node) = self.stat(&parent, name, path)? else { return Ok(None) };
+        Ok(self.is_visible(path, &node)?.then_some(node))
+    }
+
+    pub(super) fn children(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, Node)>, ExecutorError> {
+        let mut found = Vec::new();
+        let mut error = None;
+        self.each_child(path, &mut |name, node| {
+            let child = join(path, &name);
+            match self.is_visible(&child, &node) {
+                Ok(true) => found.push((name, node)),
+                Ok(false) => {}
+                Err(it) => error = Some(it),
+            }
+            error.is_none()
+        })?;
+        match error {
+            Some(error) => Err(error),
+            None => {
+                found.sort_by(|a, b| a.0.cmp(&b.0));
+                Ok(found)
+            }
+        }
+    }
+
+    pub(super) fn content(&self, path: &[u8], node: &Node) -> Result<[u8; 32], ExecutorError> {
+        let parent = self.open_beneath(path, OFlags::PATH).map_err(|source| self.read_error(path, source))?;
+        let status = rustix::fs::statx(&parent, "", AtFlags::EMPTY_PATH, STAMP_WANTED)
+            .map_err(|source| self.read_error(path, source))?;
+        let stamp = stamp_of(&status);
+        if let Ok(hashes) = self.hashes.lock()
+            && let Some(hashed) = hashes.known.get(path)
+            && hashed.stamp == stamp
+        {
+            return Ok(hashed.content);
+        }
+        drop(parent);
+        let _ = node;
+        let mut file = self.open(path)?;
+        let content = hash_file(&mut file).map_err(|source| ExecutorError::Read { path: lossy(path), source })?;
+        if let Ok(mut hashes) = self.hashes.lock() {
+            hashes.known.insert(path.to_vec(), Hashed { stamp, content });
+            hashes.is_changed = true;
+        }
+        Ok(content)
+    }
+
+    pub(super) fn open(&self, path: &[u8]) -> Result<File, ExecutorError> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        self.open_beneath(path, flags).map(File::from).map_err(|source| self.read_error(path, source))
+    }
+
+    fn open_beneath(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let path = if path.is_empty() { b"." } else { path };
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        rustix::fs::openat2(&self.root, OsStr::from_bytes(path), flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+    }
+
+    /// Calls `each` for what is in a folder, hidden or not, until it returns false.
+    fn each_child(&self, path: &[u8], each: &mut dyn FnMut(Vec<u8>, Node) -> bool) -> Result<(), ExecutorError> {
+        let fd = self
+            .open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY)
+            .map_err(|source| self.read_error(path, source))?;
+        let mut entries = Dir::read_from(&fd).map_err(|source| self.read_error(path, source))?;
+        while let Some(entry) = entries.read() {
+            let entry = entry.map_err(|source| self.read_error(path, source))?;
+            let name = entry.file_name().to_bytes();
+            if matches!(name, b"." | b"..") {
+                continue;
+            }
+            // A file that vanished since is no error: it is not there.
+            if let Some(node) = self.stat(&fd, name, &join(path, name))?
+                && !each(name.to_vec(), node)
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn stat(&self, parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<Option<Node>, ExecutorError> {
+        let name = OsStr::from_bytes(name);
+        let status = match rustix::fs::statx(parent, name, AtFlags::SYMLINK_NOFOLLOW, STAMP_WANTED) {
+            Ok(status) => status,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(source) => return Err(self.read_error(path, source)),
+        };
+        let file_type = FileType::from_raw_mode(u32::from(status.stx_mode));
+        let (major, minor) = (status.stx_rdev_major, status.stx_rdev_minor);
+        let kind = match file_type {
+            FileType::RegularFile => Kind::File { size: status.stx_size },
+            FileType::Directory => Kind::Directory,
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(parent, name, Vec::new())
+                    .map_err(|source| self.read_error(path, source))?;
+                Kind::Symlink { target: target.into_bytes() }
+            }
+            FileType::Fifo => Kind::Fifo,
+            FileType::CharacterDevice => Kind::CharDevice { major, minor },
+            FileType::BlockDevice => Kind::BlockDevice { major, minor },
+            // Sockets cannot be kept in a layer; every builder leaves them out.
+            _ => return Ok(None),
+        };
+        let is_shared = status.stx_nlink > 1 && file_type == FileType::RegularFile;
+        let device = u64::from(status.stx_dev_major) << 32 | u64::from(status.stx_dev_minor);
+        let xattrs = match file_type {
+            FileType::RegularFile | FileType::Directory => self.xattrs(path),
+            _ => BTreeMap::new(),
+        };
+        let nanos = status.stx_mtime.tv_nsec;
+        Ok(Some(Node {
+            kind,
+            mode: u32::from(status.stx_mode) & 0o7777,
+            uid: 0,
+            gid: 0,
+            mtime: Time { secs: status.stx_mtime.tv_sec, nanos },
+            xattrs,
+            file_id: is_shared.then_some(FileId::Inode(device, status.stx_ino)),
+        }))
+    }
+
+    fn xattrs(&self, path: &[u8]) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let full = self.path.join(OsStr::from_bytes(path));
+        let mut names = [0_u8; 4096];
+        let Ok(len) = rustix::fs::llistxattr(&full, &mut names[..]) else { return BTreeMap::new() };
+        let mut found = BTreeMap::new();
+        for name in names[..len].split(|it| *it == 0).filter(|it| !it.is_empty()) {
+            if !name.starts_with(b"user.") && name != b"security.capability" {
+                continue;
+            }
+            let mut value = vec![0_u8; 65536];
+            if let Ok(len) = rustix::fs::lgetxattr(&full, OsStr::from_bytes(name), value.as_mut_slice()) {
+                value.truncate(len);
+                found.insert(name.to_vec(), value);
+            }
+        }
+        found
+    }
+
+    /// Whether the ignore file lets `path` be seen; a hidden folder is seen if something below it is.
+    fn is_visible(&self, path: &[u8], node: &Node) -> Result<bool, ExecutorError> {
+        if path.is_empty() || self.ignore.is_empty() || !self.ignore.matches(path) {
+            return Ok(true);
+        }
+        Ok(node.is_dir() && self.ignore.may_descend(path) && self.has_visible(path)?)
+    }
+
+    fn has_visible(&self, folder: &[u8]) -> Result<bool, ExecutorError> {
+        let mut found = Ok(false);
+        self.each_child(folder, &mut |name, node| {
+            found = self.is_visible(&join(folder, &name), &node);
+            matches!(found, Ok(false))
+        })?;
+        found
+    }
+
+    fn read_error(&self, path: &[u8], source: Errno) -> ExecutorError {
+        ExecutorError::Read {
+            path: self.path.join(OsStr::from_bytes(path)).to_string_lossy().into_owned(),
+            source: source.into(),
+        }
+    }
+}
+
+/// The BLAKE3 of all of a file.
+pub(crate) fn hash_file(file: &mut impl Read) -> std::io::Result<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = [0_u8; 64 * 1024];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hasher.finalize().into()),
+            n => hasher.update(&buffer[..n]),
+        };
+    }
+}
+
+fn stamp_of(status: &rustix::fs::Statx) -> Stamp {
+    let nanos = |time: &rustix::fs::StatxTimestamp| {
+        u64::try_from(time.tv_sec).unwrap_or(0).wrapping_mul(1_000_000_000) + u64::from(time.tv_nsec)
+    };
+    Stamp {
+        size: status.stx_size,
+        mtime: nanos(&status.stx_mtime),
+        ctime: nanos(&status.stx_ctime),
+        inode: status.stx_ino,
+    }
+}
+
+fn decode_cache(bytes: &[u8]) -> Option<HashMap<Vec<u8>, Hashed>> {
+    let mut rest = bytes.strip_prefix(CACHE_MAGIC)?;
+    let mut known = HashMap::new();
+    while !rest.is_empty() {
+        let (len, after) = rest.split_first_chunk::<4>()?;
+        let (path, after) = after.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+        let mut numbers = [0; 4];
+        let mut after = after;
+        for number in &mut numbers {
+            let (bytes, next) = after.split_first_chunk::<8>()?;
+            (*number, after) = (u64::from_le_bytes(*bytes), next);
+        }
+        let (content, after) = after.split_first_chunk::<32>()?;
+        let [size, mtime, ctime, inode] = numbers;
+        let stamp = Stamp { size, mtime, ctime, inode };
+        known.insert(path.to_vec(), Hashed { stamp, content: *content });
+        rest = after;
+    }
+    Some(known)
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

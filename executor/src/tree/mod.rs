@@ -1,0 +1,229 @@
+//! File trees that COPY, mounts and exports read: a folder of the user's, or the layers of an image.
+//!
+//! A [`Tree`] answers what is at a path *without following links*; following is done here, component by component and
+//! clipped at the root, so that it means the same for every kind of tree. Paths are bytes, relative, without leading or
+//! trailing slash; the root is the empty path.
+
+mod folder;
+mod layers;
+
+use std::{collections::BTreeMap, io::Read, sync::Arc};
+
+use image::entry::{Kind, Time};
+
+pub use self::folder::Folder;
+pub(crate) use self::layers::{Chain, Layers};
+use crate::error::ExecutorError;
+
+/// What is at a path.
+#[derive(Debug, Clone)]
+pub(crate) struct Node {
+    pub kind: Kind,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: Time,
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Equal for two names of one file.
+    pub file_id: Option<FileId>,
+}
+
+/// Identifies a file that has more than one name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum FileId {
+    /// Device and inode.
+    Inode(u64, u64),
+    /// Layer and the path of its first name.
+    First(usize, Vec<u8>),
+}
+
+impl Node {
+    pub(crate) fn is_dir(&self) -> bool {
+        matches!(self.kind, Kind::Directory)
+    }
+}
+
+/// A tree of files.
+#[derive(Clone)]
+pub(crate) enum Tree {
+    Empty,
+    Folder(Arc<Folder>),
+    Layers(Arc<Layers>),
+}
+
+impl Tree {
+    /// What is at `path`; links are not followed.
+    pub(crate) fn lookup(&self, path: &[u8]) -> Result<Option<Node>, ExecutorError> {
+        match self {
+            Self::Empty => Ok(path.is_empty().then(empty_root)),
+            Self::Folder(folder) => folder.lookup(path),
+            Self::Layers(layers) => Ok(layers.lookup(path)),
+        }
+    }
+
+    /// What is in the folder at `path`, sorted by name.
+    pub(crate) fn children(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, Node)>, ExecutorError> {
+        match self {
+            Self::Empty => Ok(Vec::new()),
+            Self::Folder(folder) => folder.children(path),
+            Self::Layers(layers) => Ok(layers.children(path)),
+        }
+    }
+
+    /// The BLAKE3 of the file at `path`, which is a real path.
+    pub(crate) fn content(&self, path: &[u8], node: &Node) -> Result<[u8; 32], ExecutorError> {
+        match self {
+            Self::Empty => Ok([0; 32]),
+            Self::Folder(folder) => folder.content(path, node),
+            Self::Layers(layers) => layers.content(path),
+        }
+    }
+
+    /// Opens the file at `path`, which is a real path.
+    pub(crate) fn open(&self, path: &[u8]) -> Result<Box<dyn Read + Send>, ExecutorError> {
+        match self {
+            Self::Empty => Ok(Box::new(std::io::empty())),
+            Self::Folder(folder) => Ok(Box::new(folder.open(path)?)),
+            Self::Layers(layers) => layers.open(path),
+        }
+    }
+
+    /// Follows the links of `path`; what is missing at its end is kept as written.
+    pub(crate) fn resolve(&self, path: &[u8], follow_last: bool) -> Result<Vec<u8>, ExecutorError> {
+        resolve(path, follow_last, |path| {
+            Ok(match self.lookup(path)? {
+                Some(Node { kind: Kind::Symlink { target }, .. }) => Some(target),
+                _ => None,
+            })
+        })
+    }
+
+    /// Reads a small file, or nothing if it is missing, no regular file, or longer than `limit`.
+    pub(crate) fn read_small(&self, path: &[u8], limit: u64) -> Result<Option<Vec<u8>>, ExecutorError> {
+        let path = self.resolve(path, true)?;
+        match self.lookup(&path)? {
+            Some(Node { kind: Kind::File { size }, .. }) if size <= limit => {
+                let mut bytes = Vec::new();
+                let mut reader = self.open(&path)?.take(limit);
+                reader.read_to_end(&mut bytes).map_err(|source| ExecutorError::Read { path: lossy(&path), source })?;
+                Ok(Some(bytes))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Follows links from the root down; `link_at` returns the target of the link at a real path, if there is one.
+pub(crate) fn resolve(
+    path: &[u8],
+    follow_last: bool,
+    mut link_at: impl FnMut(&[u8]) -> Result<Option<Vec<u8>>, ExecutorError>,
+) -> Result<Vec<u8>, ExecutorError> {
+    let mut todo: Vec<Vec<u8>> = components(path).map(<[u8]>::to_vec).rev().collect();
+    let mut real: Vec<u8> = Vec::new();
+    let mut n_links = 0;
+    while let Some(name) = todo.pop() {
+        if name == b".." {
+            truncate_to_parent(&mut real);
+            continue;
+        }
+        let parent_len = real.len();
+        push_component(&mut real, &name);
+        if todo.is_empty() && !follow_last {
+            break;
+        }
+        if let Some(target) = link_at(&real)? {
+            n_links += 1;
+            if n_links > 255 {
+                return Err(ExecutorError::TooManyLinks { path: lossy(path) });
+            }
+            real.truncate(parent_len);
+            if target.starts_with(b"/") {
+                real.clear();
+            }
+            todo.extend(components(&target).map(<[u8]>::to_vec).collect::<Vec<_>>().into_iter().rev());
+        }
+    }
+    Ok(real)
+}
+
+/// The names of a path, without empty ones and `.`.
+pub(crate) fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    path.split(|it| *it == b'/').filter(|it| !it.is_empty() && *it != b".")
+}
+
+/// Adds a name to a path.
+pub(crate) fn push_component(path: &mut Vec<u8>, name: &[u8]) {
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+}
+
+/// `parent/name`, or whichever of them is not empty.
+pub(crate) fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut path = parent.to_vec();
+    if !name.is_empty() {
+        push_component(&mut path, name);
+    }
+    path
+}
+
+/// The path of the folder that `path` is in; nothing for the root.
+pub(crate) fn parent(path: &[u8]) -> Option<&[u8]> {
+    if path.is_empty() {
+        return None;
+    }
+    Some(path.iter().rposition(|it| *it == b'/').map_or(&[][..], |slash| &path[..slash]))
+}
+
+/// The last name of a path.
+pub(crate) fn last_name(path: &[u8]) -> &[u8] {
+    path.iter().rposition(|it| *it == b'/').map_or(path, |slash| &path[slash + 1..])
+}
+
+fn truncate_to_parent(path: &mut Vec<u8>) {
+    let len = parent(path).map_or(0, <[u8]>::len);
+    path.truncate(len);
+}
+
+/// A path as text for messages.
+pub(crate) fn lossy(path: &[u8]) -> String {
+    format!("/{}", String::from_utf8_lossy(path))
+}
+
+fn empty_root() -> Node {
+    Node {
+        kind: Kind::Directory,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        mtime: Time::default(),
+        xattrs: BTreeMap::new(),
+        file_id: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(path: &str, follow_last: bool, links: &[(&str, &str)]) -> String {
+        let real = resolve(path.as_bytes(), follow_last, |at| {
+            let found = links.iter().find(|(from, _)| from.as_bytes() == at);
+            Ok(found.map(|(_, to)| to.as_bytes().to_vec()))
+        });
+        real.map_or_else(|error| error.to_string(), |it| String::from_utf8_lossy(&it).into_owned())
+    }
+
+    #[test]
+    fn links_are_followed_and_never_leave_the_root() {
+        let links = [("var/run", "/run"), ("a", "../../.."), ("loop", "loop"), ("run/x", "y"), ("deep", "a/b/../c")];
+        assert_eq!(resolved("/var/run/x", true, &links), "run/y");
+        assert_eq!(resolved("/var/run/x", false, &links), "run/x");
+        assert_eq!(resolved("a/etc/passwd", true, &links), "etc/passwd");
+        assert_eq!(resolved("../../x/./y/", true, &links), "x/y");
+        assert_eq!(resolved("deep/z", true, &links), "c/z");
+        assert!(resolved("loop/x", true, &links).contains("too many"));
+    }
+}

@@ -1,0 +1,250 @@
+//! From stages to steps: walks the instructions of each needed stage in order, keeping what an instruction changes.
+//!
+//! Read in this order: [`plan`] here, then [`stage`] (what a stage carries from line to line), then the instructions in
+//! [`meta`], [`run`] and [`copy`].
+
+mod copy;
+mod git;
+mod meta;
+mod run;
+mod stage;
+
+use alloc::{
+    borrow::ToOwned,
+    collections::BTreeMap,
+    format,
+    string::{String, ToString},
+    vec,
+    vec::Vec,
+};
+
+use image::document::{ImageConfig, RunConfig};
+
+use self::stage::StageState;
+use crate::{
+    error::PlanError,
+    facts::{Facts, ImageQuery},
+    plan::{CopyItem, CopyOp, Op, Plan, PlannedImage, Source, Step, StepId},
+    stages::{Base, Resolved, StageGraph},
+};
+
+/// The `PATH` of an image that sets none.
+pub const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Turns a graph into a plan, once `needs` asks for nothing more.
+///
+/// # Errors
+///
+/// All mistakes of the instructions that the target needs; the first one of each stage.
+pub fn plan(graph: &StageGraph, facts: &Facts) -> Result<Plan, Vec<PlanError>> {
+    let resolved = Resolved::new(graph, facts)?;
+    let mut builder = Builder {
+        graph: &resolved.graph,
+        resolved: &resolved,
+        facts,
+        images: Vec::new(),
+        image_idx: BTreeMap::new(),
+        steps: Vec::new(),
+        results: (0..resolved.graph.stages.len()).map(|_| None).collect(),
+    };
+    let mut errors = Vec::new();
+    for &stage_idx in resolved.reachable.range(..resolved.graph.n_written) {
+        match builder.stage(stage_idx) {
+            Ok(state) => builder.results[stage_idx] = Some(state),
+            Err(error) => {
+                errors.push(error);
+                // Stages that need this one would only repeat its mistake.
+                break;
+            }
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let Some(mut last) = builder.results[resolved.graph.target].take() else {
+        return Err(vec![PlanError::new(
+            crate::error::PlanErrorKind::NoStages,
+            parser::span::Span::default(),
+        )]);
+    };
+    let request = &resolved.graph.request;
+    for (key, value) in &request.labels {
+        last.config.config.labels.insert(key.clone(), value.clone());
+    }
+    last.config.architecture = request.platform.architecture.clone();
+    last.config.os = request.platform.os.clone();
+    last.config.variant = request.platform.variant.clone();
+    if !request.platform.os_version.is_empty() {
+        last.config.os_version = request.platform.os_version.clone();
+    }
+    Ok(Plan {
+        platform: request.platform.clone(),
+        images: builder.images,
+        steps: builder.steps,
+        output: last.tree,
+        config: last.config,
+        history: last.history,
+        epoch: resolved.graph.epoch,
+    })
+}
+
+struct Builder<'a> {
+    graph: &'a StageGraph,
+    resolved: &'a Resolved,
+    facts: &'a Facts,
+    images: Vec<PlannedImage>,
+    image_idx: BTreeMap<ImageQuery, usize>,
+    steps: Vec<Step>,
+    results: Vec<Option<StageState>>,
+}
+
+impl Builder<'_> {
+    fn stage(&mut self, stage_idx: usize) -> Result<StageState, PlanError> {
+        let mut state = self.start(stage_idx)?;
+        let n_triggers = self.resolved.n_triggers.get(&stage_idx).copied().unwrap_or(0);
+        if n_triggers > 0
+            || !matches!(self.graph.stages[stage_idx].base, Base::Scratch | Base::Files(_))
+        {
+            state.config.config.on_build.clear();
+        }
+        let graph = self.graph;
+        for instruction in &graph.stages[stage_idx].instructions {
+            self.instruction(&mut state, instruction)?;
+        }
+        Ok(state)
+    }
+
+    /// What a stage is before its first instruction.
+    fn start(&mut self, stage_idx: usize) -> Result<StageState, PlanError> {
+        let stage = &self.graph.stages[stage_idx];
+        let platform = self.graph.platform(stage_idx).clone();
+        let mut state = match &stage.base {
+            Base::Stage(base) => {
+                let Some(base) = self.results[*base].as_ref() else {
+                    return Err(self.not_yet(&stage.display, &stage.display, stage.span));
+                };
+                let mut state = base.clone();
+                state.is_cmd_set = false;
+                state
+            }
+            Base::Scratch => StageState::new(Source::Scratch, empty_config(&platform)),
+            Base::Image(..) => {
+                let tree = self.source_of(stage_idx)?;
+                let fact = self.graph.fact(stage_idx, self.facts);
+                let mut config = fact.map(|it| it.config.clone()).unwrap_or_default();
+                config.rootfs.diff_ids.clear();
+                StageState::new(tree, config)
+            }
+            Base::Files(_) => {
+                let tree = self.source_of(stage_idx)?;
+                StageState::new(tree, empty_config(&platform))
+            }
+        };
+        state.begin(stage, platform, self.graph);
+        Ok(state)
+    }
+
+    /// The tree of a stage, image or named context.
+    fn source_of(&mut self, stage_idx: usize) -> Result<Source, PlanError> {
+        if let Some(done) = &self.results[stage_idx] {
+            return Ok(done.tree.clone());
+        }
+        let stage = &self.graph.stages[stage_idx];
+        match &stage.base {
+            Base::Scratch => Ok(Source::Scratch),
+            Base::Image(_, display) => {
+                let Some(query) = self.graph.query(stage_idx) else { return Ok(Source::Scratch) };
+                if let Some(&found) = self.image_idx.get(&query) {
+                    return Ok(Source::Image(found));
+                }
+                let name = if stage_idx >= self.graph.n_written {
+                    format!("FROM {display}")
+                } else {
+                    let total = stage::count_steps(stage);
+                    format!("{}FROM {display}", stage::prefix(self.graph, stage_idx, 1, total))
+                };
+                let found = self.images.len();
+                self.image_idx.insert(query.clone(), found);
+                self.images.push(PlannedImage { query, name, span: stage.span });
+                Ok(Source::Image(found))
+            }
+            Base::Files(source) if stage_idx < self.graph.n_written => {
+                // A stage of files becomes one layer with all of them.
+                let item = CopyItem::Paths {
+                    source: source.clone(),
+                    path: "/".to_owned(),
+                    written: "/".to_owned(),
+                    parents: None,
+                    unpack: false,
+                    span: stage.span,
+                };
+                let op = CopyOp {
+                    items: vec![item],
+                    dest: "/".to_owned(),
+                    chown: None,
+                    chmod: None,
+                    link: false,
+                    excludes: Vec::new(),
+                };
+                let name = format!("[context {}] load", stage.display);
+                Ok(self.push(Step {
+                    name,
+                    span: stage.span,
+                    stage: stage.display.clone(),
+                    parent: Source::Scratch,
+                    op: Op::Copy(op),
+                    no_cache: false,
+                    platform: self.graph.platform(stage_idx).clone(),
+                }))
+            }
+            Base::Files(source) => Ok(source.clone()),
+            Base::Stage(_) => Err(self.not_yet(&stage.display, &stage.display, stage.span)),
+        }
+    }
+
+    /// The tree that a `--from` names.
+    fn source_named(
+        &mut self,
+        from: &parser::ast::Text,
+        state: &StageState,
+    ) -> Result<Source, PlanError> {
+        if from.value == "scratch" && self.graph.find_from("scratch").is_none() {
+            return Ok(Source::Scratch);
+        }
+        let Some(stage_idx) = self.graph.find_from(&from.value) else {
+            return Err(self.not_yet(&from.value, &state.display, from.span));
+        };
+        if stage_idx < self.graph.n_written && self.results[stage_idx].is_none() {
+            return Err(self.not_yet(&from.value, &state.display, from.span));
+        }
+        self.source_of(stage_idx)
+    }
+
+    fn not_yet(&self, from: &str, stage: &str, span: parser::span::Span) -> PlanError {
+        let kind = crate::error::PlanErrorKind::StageDefinedLater {
+            from: from.to_string(),
+            stage: stage.to_string(),
+        };
+        PlanError::new(kind, span)
+            .with_hint("stages are built in the order of the Dockerfile: move it up")
+    }
+
+    fn push(&mut self, step: Step) -> Source {
+        self.steps.push(step);
+        Source::Step(StepId(self.steps.len() - 1))
+    }
+}
+
+fn empty_config(platform: &image::Platform) -> ImageConfig {
+    ImageConfig {
+        architecture: platform.architecture.clone(),
+        os: platform.os.clone(),
+        variant: platform.variant.clone(),
+        config: RunConfig {
+            env: vec![DEFAULT_PATH.to_owned()],
+            working_dir: String::from("/"),
+            ..RunConfig::default()
+        },
+        ..ImageConfig::default()
+    }
+}

@@ -1,0 +1,137 @@
+//! What a stage carries from line to line.
+
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+
+use image::{
+    Platform,
+    document::{History, ImageConfig},
+};
+use parser::ast::Kind;
+
+use super::DEFAULT_PATH;
+use crate::{
+    env::Variables,
+    plan::{PlannedHistory, Source, StepId},
+    stages::{Base, Stage, StageGraph},
+};
+
+/// The state of a stage between two instructions.
+#[derive(Debug, Clone)]
+pub(super) struct StageState {
+    pub tree: Source,
+    pub config: ImageConfig,
+    /// What expansions and RUN see: the image's variables and the ARGs so far.
+    pub env: Variables,
+    /// The ARGs so far, for the history of RUN.
+    pub args: Vec<(String, Option<String>)>,
+    pub history: Vec<PlannedHistory>,
+    pub display: String,
+    pub platform: Platform,
+    pub prefix_platform: bool,
+    pub n_steps: usize,
+    pub step_idx: usize,
+    pub no_cache: bool,
+    /// CMD was set in this stage, so that ENTRYPOINT leaves it alone.
+    pub is_cmd_set: bool,
+}
+
+impl StageState {
+    pub(super) fn new(tree: Source, mut config: ImageConfig) -> Self {
+        let lines = core::mem::take(&mut config.history);
+        let history =
+            lines.into_iter().map(|history| PlannedHistory { history, step: None }).collect();
+        Self {
+            tree,
+            config,
+            env: Variables::default(),
+            args: Vec::new(),
+            history,
+            display: String::new(),
+            platform: Platform::default(),
+            prefix_platform: false,
+            n_steps: 0,
+            step_idx: 0,
+            no_cache: false,
+            is_cmd_set: false,
+        }
+    }
+
+    /// Applies what a FROM line changes.
+    pub(super) fn begin(&mut self, stage: &Stage, platform: Platform, graph: &StageGraph) {
+        self.display = stage.display.clone();
+        self.platform = platform;
+        self.prefix_platform = graph.request.multi_platform;
+        self.no_cache = stage.no_cache;
+        self.n_steps = count_steps(stage);
+        self.step_idx = usize::from(matches!(stage.base, Base::Image(..)));
+        if !self.config.config.env.iter().any(|it| it.starts_with("PATH=")) {
+            self.config.config.env.push(DEFAULT_PATH.to_string());
+        }
+        for pair in &self.config.config.env {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if self.env.value(name) != Some(value) {
+                self.env.set(name, value);
+            }
+        }
+    }
+
+    /// The start of the next step's name, as BuildKit writes it: `[build 2/5] `.
+    pub(super) fn next_prefix(&mut self) -> String {
+        self.step_idx += 1;
+        let platform = self.prefix_platform.then_some(&self.platform);
+        prefix_text(platform, &self.display, self.step_idx, self.n_steps)
+    }
+
+    /// Adds a line to the history; with a step, the line is that of a layer.
+    pub(super) fn remember(&mut self, created_by: String, step: Option<StepId>) {
+        let history = History {
+            created_by,
+            comment: "buildkit.dockerfile.v0".to_string(),
+            empty_layer: step.is_none(),
+            ..History::default()
+        };
+        self.history.push(PlannedHistory { history, step });
+    }
+}
+
+/// How many steps a stage counts in its step names.
+pub(super) fn count_steps(stage: &Stage) -> usize {
+    let is_step = |kind: &Kind| {
+        matches!(kind, Kind::Add(_) | Kind::Copy(_) | Kind::Run(_) | Kind::Workdir(_))
+    };
+    usize::from(matches!(stage.base, Base::Image(..)))
+        + stage.instructions.iter().filter(|it| is_step(&it.kind)).count()
+}
+
+/// The start of the name of step `step_idx` (from 1) of a stage.
+pub(super) fn prefix(
+    graph: &StageGraph,
+    stage_idx: usize,
+    step_idx: usize,
+    n_steps: usize,
+) -> String {
+    let platform = graph.request.multi_platform.then(|| graph.platform(stage_idx));
+    prefix_text(platform, &graph.stages[stage_idx].display, step_idx, n_steps)
+}
+
+fn prefix_text(
+    platform: Option<&Platform>,
+    stage: &str,
+    step_idx: usize,
+    n_steps: usize,
+) -> String {
+    let width = n_steps.to_string().len();
+    let mut out = String::from("[");
+    for word in platform.map(ToString::to_string).as_deref().into_iter().chain([stage]) {
+        if !word.is_empty() {
+            out.push_str(word);
+            out.push(' ');
+        }
+    }
+    out.push_str(&format!("{step_idx:width$}/{n_steps}] "));
+    out
+}
