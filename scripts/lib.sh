@@ -57,7 +57,9 @@ mounts_below() { # the mount points below a folder, innermost first
 processes_left() { # processes that this script's commands started (servers apart), whatever their parent is now
   local p
   for p in /proc/[0-9]*; do
-    if grep -qzxF "KILN_SCRIPT_RUN=$WORK" "$p/environ" 2>/dev/null || [[ $(readlink "$p/root" 2>/dev/null) == "$WORK"/* ]]; then
+    # A process in a container has an environment of its own; it is known by what is mounted on its root.
+    if grep -qzxF "KILN_SCRIPT_RUN=$WORK" "$p/environ" 2>/dev/null ||
+      awk -v d="$WORK/" '$5 == "/" && index($0, d) { found = 1 } END { exit !found }' "$p/mountinfo" 2>/dev/null; then
       printf '%s %s\n' "${p#/proc/}" "$(tr '\0' ' ' <"$p/cmdline" 2>/dev/null)"
     fi
   done
@@ -71,6 +73,8 @@ finish() {
   processes_left | while read -r pid _; do kill -9 "$pid"; done
   for m in $(mounts_below "$WORK"); do umount -l "$m"; done
   if [ "$status" != 0 ] && [ -n "${KEEP_WORK:-}" ]; then echo "$NAME: kept $WORK" >&2; exit "$status"; fi
+  # Empty groups that docker, podman and buildah do not take away.
+  rmdir /sys/fs/cgroup/*/{docker,libpod_parent,buildah-*} 2>/dev/null
   rm -rf --one-file-system "$WORK"
   [ -e "$WORK" ] && { echo "$NAME: could not remove $WORK" >&2; status=1; }
   exit "$status"
