@@ -1,1 +1,58 @@
-//! Placeholder.
+//! The store: blobs, layers, trees, step records, images, leases, and what is needed around them.
+//!
+//! Everything is plain files below one folder, safe for many processes at once, without a daemon. All calls are synchronous.
+//!
+//! ```text
+//! version              the format, first thing looked at
+//! oci/                 an OCI image layout; index.json lists the images whose blobs are all here
+//!   oci-layout, index.json, blobs/sha256/HEX
+//! partial/HEX          downloads that were cut off, to be continued
+//! layers/HEX.json      a layer: sizes, compressed blobs      (HEX is the diff id)
+//!        HEX.index     what is in it
+//!        HEX.tree      its tree is whole
+//! trees/HEX/           a layer unpacked, whiteouts as overlay has them
+//! steps/HH/HEX.json    what a step made                       (HEX is the key)
+//! images.json          images and their names
+//! flushed              batches that are on the disk, see below
+//! mounts/HEX/          cache mounts
+//! logs/BUILD/STEP.log  output of steps
+//! stat-cache/HEX       digests of build contexts
+//! locks/, leases/      files that matter only while a process has them locked
+//! gc.lock              held while a lease is written to, or the collector decides
+//! tmp/ID/              the staging folder of one process, and its lock
+//! ```
+//!
+//! Read the modules in this order: [`store`], [`blob`], [`layer`], [`tree`], [`tar`], [`step`], [`images`], [`lease`], [`lock`].
+//!
+//! # Invariants
+//!
+//! - **Nothing unfinished has a final name.** Files and trees are made in `tmp/` and renamed.
+//! - **The record comes last.** What a record names is there before it. If it is gone all the same, the lookup says `None`.
+//! - **No lock outlives its process.** All of them are `flock`s.
+//! - **A power cut loses at most what was not flushed.** Blobs and `images.json` are flushed before they get their names. Records of steps
+//!   and layers show by themselves whether they are whole. Trees belong to a batch that is flushed as one.
+//! - **Nobody else gets in.** The root has mode 0700, whatever the umask.
+#![forbid(unsafe_code)]
+
+pub mod blob;
+pub mod error;
+mod files;
+pub mod images;
+pub mod layer;
+pub mod lease;
+pub mod lock;
+pub mod step;
+pub mod store;
+pub mod tar;
+pub mod tree;
+mod unpack;
+
+pub use blob::StagedBlob;
+pub use error::StoreError;
+pub use images::{ImageRecord, NamedImage, PlatformImage};
+pub use layer::LayerRecord;
+pub use lease::Lease;
+pub use lock::Lock;
+pub use step::{StepKey, StepRecord};
+pub use store::{Store, StoreOptions};
+pub use tree::StagedTree;

@@ -1,0 +1,238 @@
+//! Blobs: bytes named by their digest, in an OCI layout.
+//!
+//! A blob is flushed before it gets its name, so what has the name of a digest has that digest, also after a power cut.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Seek, SeekFrom, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::PathBuf,
+};
+
+use image::{Digest, digest::Hashing};
+
+use crate::{
+    error::{IoContext, StoreError},
+    files,
+    lease::Held,
+    lock::Lock,
+    store::Store,
+};
+
+/// A blob that is being written. Dropping it without [`commit`](Self::commit) throws it away, unless it is a resumable download.
+pub struct StagedBlob {
+    store: Store,
+    path: PathBuf,
+    writer: Option<Hashing<File>>,
+    /// The lock of a resumable download, which is kept when dropped.
+    download: Option<Lock>,
+}
+
+impl Store {
+    /// Returns where the blob is, or would be.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.path("oci/blobs/sha256").join(digest.hex())
+    }
+
+    /// Tells whether the blob is there.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`] if the lease cannot be written.
+    pub fn has_blob(&self, digest: &Digest) -> Result<bool, StoreError> {
+        self.hold(Held::Blob(*digest.as_bytes()))?;
+        Ok(self.blob_path(digest).exists())
+    }
+
+    /// Returns the size of the blob in bytes if it is there.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`] if the lease cannot be written.
+    pub fn blob_size(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
+        self.hold(Held::Blob(*digest.as_bytes()))?;
+        Ok(fs::metadata(self.blob_path(digest)).ok().map(|it| it.len()))
+    }
+
+    /// Opens a blob. Its bytes are not verified here: whoever passes them on hashes them.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::BlobMissing`] if it is not there, [`StoreError::Io`] if it cannot be opened.
+    pub fn open_blob(&self, digest: &Digest) -> Result<File, StoreError> {
+        self.hold(Held::Blob(*digest.as_bytes()))?;
+        let path = self.blob_path(digest);
+        match File::open(&path) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                Err(StoreError::BlobMissing { digest: *digest })
+            }
+            result => result.at("open", path),
+        }
+    }
+
+    /// Reads a whole blob of at most `limit` bytes and verifies it.
+    ///
+    /// # Errors
+    ///
+    /// - [`StoreError::BlobMissing`] if it is not there.
+    /// - [`StoreError::TooLarge`] if it has more than `limit` bytes.
+    /// - [`StoreError::DigestMismatch`] if the file is damaged.
+    pub fn read_blob(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, StoreError> {
+        self.hold(Held::Blob(*digest.as_bytes()))?;
+        let path = self.blob_path(digest);
+        let bytes =
+            files::read_small(&path, limit)?.ok_or(StoreError::BlobMissing { digest: *digest })?;
+        let found = Digest::of(&bytes);
+        if found != *digest {
+            return Err(StoreError::DigestMismatch {
+                what: format!("`{}`", path.display()),
+                expected: *digest,
+                found,
+            });
+        }
+        Ok(bytes)
+    }
+
+    /// Stores bytes and returns their digest.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`] if they cannot be written.
+    pub fn put_blob(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
+        let digest = Digest::of(bytes);
+        if self.blob_size(&digest)? == Some(bytes.len() as u64) {
+            return Ok(digest);
+        }
+        let mut staged = self.stage_blob()?;
+        staged.write_all(bytes).at("write", &staged.path)?;
+        staged.commit(Some(&digest))?;
+        Ok(digest)
+    }
+
+    /// Starts a new blob.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`] if the file cannot be made.
+    pub fn stage_blob(&self) -> Result<StagedBlob, StoreError> {
+        let path = self.scratch()?;
+        let file = files::create_new(&path, 0o644)?;
+        Ok(StagedBlob {
+            store: self.clone(),
+            path,
+            writer: Some(Hashing::new(file)),
+            download: None,
+        })
+    }
+
+    /// Starts or continues the download of a blob, after waiting for any other process that downloads the same.
+    ///
+    /// Look with [`has_blob`](Self::has_blob) afterwards: the other process may have completed it. What is written before a
+    /// failure stays for the next attempt, which begins at [`n_bytes`](StagedBlob::n_bytes).
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`] if the file cannot be made or read.
+    pub fn resume_blob(&self, digest: &Digest) -> Result<StagedBlob, StoreError> {
+        let lock = self.lock(&format!("blob-{}", digest.hex()))?;
+        let path = self.path("partial").join(digest.hex());
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .open(&path);
+        let mut reader = Hashing::new(file.at("open", &path)?);
+        io::copy(&mut reader, &mut io::sink()).at("read", &path)?;
+        Ok(StagedBlob { store: self.clone(), path, writer: Some(reader), download: Some(lock) })
+    }
+}
+
+impl StagedBlob {
+    /// Returns the number of bytes written so far, those of an earlier attempt included.
+    pub fn n_bytes(&self) -> u64 {
+        self.writer.as_ref().map_or(0, Hashing::n_bytes)
+    }
+
+    /// Throws away what was written so far and starts over.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`] if the file cannot be emptied.
+    pub fn restart(&mut self) -> Result<(), StoreError> {
+        if let Some(writer) = self.writer.take() {
+            let (mut file, _, _) = writer.finish();
+            file.set_len(0).at("empty", &self.path)?;
+            file.seek(SeekFrom::Start(0)).at("empty", &self.path)?;
+            self.writer = Some(Hashing::new(file));
+        }
+        Ok(())
+    }
+
+    /// Publishes the blob and returns its digest and size.
+    ///
+    /// # Errors
+    ///
+    /// - [`StoreError::DigestMismatch`] if the bytes are not the `expected` ones; they are thrown away.
+    /// - [`StoreError::Io`] if they cannot be written.
+    pub fn commit(mut self, expected: Option<&Digest>) -> Result<(Digest, u64), StoreError> {
+        let Some(writer) = self.writer.take() else {
+            return Err(io::Error::from(io::ErrorKind::NotFound)).at("write", &self.path);
+        };
+        let (file, digest, n_bytes) = writer.finish();
+        if let Some(expected) = expected
+            && *expected != digest
+        {
+            let _ = fs::remove_file(&self.path);
+            return Err(StoreError::DigestMismatch {
+                what: "blob".to_owned(),
+                expected: *expected,
+                found: digest,
+            });
+        }
+        let result = self.publish(&file, &digest, n_bytes);
+        if result.is_err() {
+            let _ = fs::remove_file(&self.path);
+        }
+        result.map(|()| (digest, n_bytes))
+    }
+
+    fn publish(&self, file: &File, digest: &Digest, n_bytes: u64) -> Result<(), StoreError> {
+        let path = self.store.blob_path(digest);
+        if self.store.blob_size(digest)? == Some(n_bytes) {
+            return fs::remove_file(&self.path).at("remove", &self.path);
+        }
+        file.set_permissions(fs::Permissions::from_mode(0o644))
+            .at("set the mode of", &self.path)?;
+        if self.store.sync() {
+            file.sync_all().at("flush", &self.path)?;
+        }
+        fs::rename(&self.path, &path).at("create", &path)?;
+        if self.store.sync() {
+            files::sync_parent(&path)?;
+        }
+        Ok(())
+    }
+}
+
+impl Write for StagedBlob {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.writer {
+            Some(writer) => writer.write(bytes),
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for StagedBlob {
+    fn drop(&mut self) {
+        if self.writer.is_some() && self.download.is_none() {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Every way the store can fail.
+//!
+//! Messages are lower-case fragments without a final full stop. Each names the path, digest or entry it is about and never
+//! repeats its `source`.
+
+use std::{io, path::PathBuf};
+
+use image::{DiffId, Digest};
+
+/// What went wrong in the store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// A system call on a file of the store failed.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What was tried: `create`, `read`, …
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The kernel's error.
+        source: io::Error,
+    },
+    /// The folder holds files, but no store.
+    #[error("`{}` is not empty and is no kiln store", path.display())]
+    NotAStore {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The store was written by another version of kiln, in a format this one does not know.
+    #[error("store `{}` has format `{found}`, this kiln knows format `{supported}`", path.display())]
+    UnknownFormat {
+        /// The root of the store.
+        path: PathBuf,
+        /// The format as written there.
+        found: String,
+        /// The format of this program.
+        supported: &'static str,
+    },
+    /// Bytes are not those that were asked for.
+    #[error("{what} has digest `{found}`, expected `{expected}`")]
+    DigestMismatch {
+        /// What was read or written: a path, `blob`, `layer`, …
+        what: String,
+        /// The digest that was asked for.
+        expected: Digest,
+        /// The digest of the bytes.
+        found: Digest,
+    },
+    /// Something is larger than the caller or a limit allows.
+    #[error("{what} is larger than the limit of {limit} {unit}")]
+    TooLarge {
+        /// What it is.
+        what: String,
+        /// The limit.
+        limit: u64,
+        /// What is counted: `bytes`, `entries`, `times its compressed size`.
+        unit: &'static str,
+    },
+    /// A blob is not in the store.
+    #[error("blob `{digest}` is not in the store")]
+    BlobMissing {
+        /// Its digest.
+        digest: Digest,
+    },
+    /// A layer is not in the store in any face.
+    #[error("layer `{diff_id}` is not in the store")]
+    LayerMissing {
+        /// Its diff id.
+        diff_id: DiffId,
+    },
+    /// A file of the store is damaged.
+    #[error("`{}` is damaged: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// How that was seen.
+        reason: String,
+    },
+    /// A layer is no readable tar, or cannot be written as one.
+    #[error("cannot read or write {what} as a layer")]
+    Layer {
+        /// The layer.
+        what: String,
+        /// What the reader or writer of tars says.
+        source: image::error::LayerError,
+    },
+    /// An entry of a layer must not or cannot be unpacked.
+    #[error("cannot unpack `{entry}`: {reason}")]
+    Entry {
+        /// The path of the entry in the layer.
+        entry: String,
+        /// Why.
+        reason: String,
+    },
+    /// A system call on an entry of a layer failed while it was unpacked or packed.
+    #[error("cannot {action} `{entry}` of a layer")]
+    EntryIo {
+        /// What was tried: `create`, `set the owner of`, …
+        action: &'static str,
+        /// The path of the entry in the layer.
+        entry: String,
+        /// The kernel's error.
+        source: io::Error,
+    },
+    /// A build id, step name or other name cannot be a file name.
+    #[error("`{name}` cannot be a name here")]
+    BadName {
+        /// The name.
+        name: String,
+    },
+    /// Text matches more than one image.
+    #[error("`{text}` is the beginning of the ids of several images")]
+    AmbiguousId {
+        /// The text.
+        text: String,
+    },
+    /// A document of an image does not parse.
+    #[error("{what} is no valid JSON document of its kind")]
+    Document {
+        /// Which document.
+        what: String,
+        /// What the parser says.
+        source: serde_json::Error,
+    },
+}
+
+/// Shows bytes of a path inside a layer: what is not UTF-8, or a control character, is escaped.
+pub(crate) fn show(path: &[u8]) -> String {
+    if path.is_empty() {
+        return "/".to_owned();
+    }
+    let mut out = String::with_capacity(path.len());
+    for chunk in path.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if character.is_control() {
+                out.extend(character.escape_default());
+            } else {
+                out.push(character);
+            }
+        }
+        for byte in chunk.invalid() {
+            out.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    out
+}
+
+/// Turns an [`io::Error`] or an errno into a [`StoreError`] that names the file.
+pub(crate) trait IoContext<T> {
+    /// Names what was tried, and on which file.
+    fn at(self, action: &'static str, path: impl Into<PathBuf>) -> Result<T, StoreError>;
+    /// Names what was tried, and on which entry of a layer.
+    fn of(self, action: &'static str, entry: &[u8]) -> Result<T, StoreError>;
+}
+
+impl<T, E: Into<io::Error>> IoContext<T> for Result<T, E> {
+    fn at(self, action: &'static str, path: impl Into<PathBuf>) -> Result<T, StoreError> {
+        self.map_err(|err| StoreError::Io { action, path: path.into(), source: err.into() })
+    }
+
+    fn of(self, action: &'static str, entry: &[u8]) -> Result<T, StoreError> {
+        self.map_err(|err| StoreError::EntryIo { action, entry: show(entry), source: err.into() })
+    }
+}

@@ -1,0 +1,208 @@
+//! Trees: layers unpacked, and what a RUN leaves behind.
+
+use std::{
+    fs,
+    io::Read,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
+
+use image::{
+    DiffId,
+    entry::Entry,
+    layer::{IndexedTarReader, LayerIndex, Record},
+};
+
+use crate::{
+    error::{IoContext, StoreError},
+    files,
+    layer::LayerRecord,
+    store::Store,
+    unpack::Unpacker,
+};
+
+/// A tree in the making: two folders on the file system of the store, as overlay needs them. Thrown away unless committed.
+#[derive(Debug)]
+pub struct StagedTree {
+    store: Store,
+    folder: PathBuf,
+}
+
+impl Store {
+    /// Starts a tree. Its root is 0755 and owned by the caller until [`set_root`](StagedTree::set_root) says otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`] if the folders cannot be made.
+    pub fn stage_tree(&self) -> Result<StagedTree, StoreError> {
+        let folder = self.scratch()?;
+        files::ensure_dir(&folder, 0o700)?;
+        let staged = StagedTree { store: self.clone(), folder };
+        files::ensure_dir(&staged.upper(), 0o755)?;
+        files::ensure_dir(&staged.work(), 0o755)?;
+        Ok(staged)
+    }
+
+    /// Returns the folder with the layer unpacked, after unpacking it if it is not. Two processes never unpack the same layer.
+    ///
+    /// # Errors
+    ///
+    /// - [`StoreError::LayerMissing`] if there is nothing to unpack it from.
+    /// - [`StoreError::DigestMismatch`] if the blob does not have the layer's diff id.
+    /// - [`StoreError::Layer`], [`StoreError::Entry`] or [`StoreError::EntryIo`] if it is malformed, or cannot be unpacked here.
+    pub fn ensure_tree(&self, diff_id: &DiffId) -> Result<PathBuf, StoreError> {
+        if !self.has_tree(diff_id)? {
+            let _lock = self.tree_lock(diff_id)?;
+            if !self.has_intact_tree(diff_id)? {
+                let staged = self.stage_tree()?;
+                let index = self.read_layer(diff_id, Some(&staged.upper()))?;
+                self.put_index(&index)?;
+                self.publish_tree(&staged.upper(), diff_id)?;
+                self.note_size(&index)?;
+            }
+        }
+        Ok(self.tree_path(diff_id))
+    }
+
+    /// Returns what is in the layer, after reading it if that is not known.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ensure_tree`](Self::ensure_tree).
+    pub fn index(&self, diff_id: &DiffId) -> Result<std::sync::Arc<LayerIndex>, StoreError> {
+        self.hold(crate::lease::Held::Layer(*diff_id.0.as_bytes()))?;
+        if let Some(index) = self.stored_index(diff_id)? {
+            return Ok(index);
+        }
+        let _lock = self.tree_lock(diff_id)?;
+        if let Some(index) = self.stored_index(diff_id)? {
+            return Ok(index);
+        }
+        let index = self.read_layer(diff_id, None)?;
+        self.put_index(&index)?;
+        self.note_size(&index)?;
+        Ok(self.remember_index(index))
+    }
+
+    /// Reads a layer from one of its blobs, and unpacks it on the way.
+    fn read_layer(&self, diff_id: &DiffId, into: Option<&Path>) -> Result<LayerIndex, StoreError> {
+        let missing = || StoreError::LayerMissing { diff_id: *diff_id };
+        let record = self.layer_record(diff_id)?.ok_or_else(missing)?;
+        let blob = self.stored_blob(&record).ok_or_else(missing)?;
+        let path = self.blob_path(&blob.digest);
+        let tar = self.decompressed(
+            self.open_blob(&blob.digest)?,
+            blob.size,
+            &path.display().to_string(),
+        )?;
+        let index = self.read_tar(tar, into, &format!("`{diff_id}`"))?;
+        if index.diff_id != *diff_id {
+            let what = format!("the layer in `{}`", path.display());
+            return Err(StoreError::DigestMismatch {
+                what,
+                expected: diff_id.0,
+                found: index.diff_id.0,
+            });
+        }
+        Ok(index)
+    }
+
+    /// Reads a tar to its end, and unpacks it on the way.
+    pub(crate) fn read_tar(
+        &self,
+        tar: impl Read,
+        into: Option<&Path>,
+        what: &str,
+    ) -> Result<LayerIndex, StoreError> {
+        let failed = |source| StoreError::Layer { what: what.to_owned(), source };
+        let mut reader = IndexedTarReader::new(tar, self.inner.options.limits);
+        if let Some(folder) = into {
+            let mut unpacker = Unpacker::new(folder)?;
+            while let Some(record) = reader.next().map_err(failed)? {
+                match record {
+                    Record::Entry(entry) => unpacker.entry(&entry, &mut reader)?,
+                    Record::Whiteout { path } => unpacker.whiteout(&path)?,
+                    Record::Opaque { path } => unpacker.opaque(&path)?,
+                }
+            }
+            unpacker.finish()?;
+        }
+        let (_, index) = reader.finish().map_err(failed)?;
+        Ok(index)
+    }
+
+    /// Notes the size of a layer whose record was made without looking into it.
+    fn note_size(&self, index: &LayerIndex) -> Result<(), StoreError> {
+        let tar_size = Some(index.tar_size);
+        self.put_layer(&LayerRecord {
+            diff_id: index.diff_id,
+            tar_size,
+            blobs: Vec::new(),
+            can_be_remade: false,
+        })
+    }
+}
+
+impl StagedTree {
+    /// Returns the folder that becomes the tree.
+    pub fn upper(&self) -> PathBuf {
+        self.folder.join("upper")
+    }
+
+    /// Returns the folder that overlay works in.
+    pub fn work(&self) -> PathBuf {
+        self.folder.join("work")
+    }
+
+    /// Gives the root of the tree owner and mode of `entry`: overlay shows those of its uppermost folder.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`] if they cannot be set.
+    pub fn set_root(&self, entry: &Entry) -> Result<(), StoreError> {
+        use std::os::unix::fs::{PermissionsExt, chown};
+        let upper = self.upper();
+        chown(&upper, Some(entry.uid), Some(entry.gid)).at("set the owner of", &upper)?;
+        fs::set_permissions(&upper, fs::Permissions::from_mode(entry.mode & 0o7777))
+            .at("set the mode of", &upper)
+    }
+
+    /// Makes the upper folder the tree of the layer that was packed from it. It must not be mounted any more.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`] if it cannot be stored.
+    pub fn commit(self, index: &LayerIndex) -> Result<LayerRecord, StoreError> {
+        let store = &self.store;
+        let record = LayerRecord {
+            diff_id: index.diff_id,
+            tar_size: Some(index.tar_size),
+            blobs: Vec::new(),
+            can_be_remade: true,
+        };
+        let _lock = store.tree_lock(&index.diff_id)?;
+        store.hold(crate::lease::Held::Layer(*index.diff_id.0.as_bytes()))?;
+        store.put_index(index)?;
+        if !store.has_intact_tree(&index.diff_id)? {
+            store.publish_tree(&self.upper(), &index.diff_id)?;
+        }
+        store.put_layer(&record)?;
+        Ok(record)
+    }
+}
+
+impl Drop for StagedTree {
+    fn drop(&mut self) {
+        let _ = files::remove_tree(&self.folder);
+    }
+}
+
+/// Opens a file of a tree for reading; links in its path are resolved inside the tree, the last part is not followed.
+pub(crate) fn open_in_tree(tree: impl AsFd, path: &[u8]) -> std::io::Result<fs::File> {
+    use rustix::fs::{Mode, OFlags, openat};
+    let (folder, name) = image::layer::split_path(path);
+    let folder = crate::unpack::open_in_root(tree, folder)?;
+    // A pipe or device in place of the file must not block or act.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(fs::File::from(openat(&folder, name, flags, Mode::empty())?))
+}
