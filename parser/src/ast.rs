@@ -4,6 +4,7 @@
 //! are still in it, except where a field says otherwise.
 
 use alloc::{string::String, vec::Vec};
+use core::fmt;
 
 use crate::span::{Lines, Span};
 
@@ -34,12 +35,18 @@ impl Default for Directives {
 }
 
 /// A piece of text and where it stands.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Text {
     /// The text.
     pub value: String,
     /// Its bytes in the file; of what it was read from where the two differ (continuations, JSON escapes).
     pub span: Span,
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}@{:?}", self.value, self.span)
+    }
 }
 
 /// One instruction.

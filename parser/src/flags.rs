@@ -33,6 +33,7 @@ impl Flags {
         report: &mut Report,
     ) -> Self {
         let mut values: Vec<(&'static str, Text)> = Vec::new();
+        let mut seen = Vec::new();
         for flag in flags {
             let name = flag.name.value;
             let Some((key, takes)) = known.iter().copied().find(|it| it.0 == name) else {
@@ -42,9 +43,12 @@ impl Flags {
                 report.hinted(kind, flag.name.span, hint);
                 continue;
             };
-            if takes != Takes::Many && values.iter().any(|it| it.0 == key) {
-                report.add(Mistake::DuplicateFlag { flag: name }, flag.text.span);
-                continue;
+            if takes != Takes::Many {
+                if seen.contains(&key) {
+                    report.add(Mistake::DuplicateFlag { flag: name }, flag.text.span);
+                    continue;
+                }
+                seen.push(key);
             }
             let value = match (takes, flag.value) {
                 (Takes::Switch, None) => Text { value: "true".into(), span: flag.text.span },

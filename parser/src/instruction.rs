@@ -1,6 +1,6 @@
 //! From a split line to what the instruction says, with the rules of each instruction.
 
-use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
+use alloc::{borrow::ToOwned, collections::BTreeMap, format, string::String, vec::Vec};
 
 use crate::{
     ast::{
@@ -32,7 +32,6 @@ pub(crate) fn read(node: Node, source: Source<'_>, report: &mut Report) -> Kind 
         return Kind::Invalid;
     };
     if matches!(node.args, Args::Broken) {
-        // The flags are still worth checking, where the instruction takes none at all.
         return Kind::Invalid;
     }
     let reading = Reading { keyword: node.keyword.clone(), report };
@@ -161,30 +160,21 @@ impl Reading<'_> {
 
     fn arg(mut self, node: Node) -> Kind {
         // BuildKit does not look at the flags of ARG.
-        let words = node.into_words();
-        if words.is_empty() {
+        let Args::Optional(pairs) = node.args else {
+            return Kind::Invalid;
+        };
+        if pairs.is_empty() {
             self.add_here(Mistake::MissingArgument { keyword: self.name() });
             return Kind::Invalid;
         }
         let mut args = Vec::new();
-        for word in words {
-            let Some((key, value)) = word.value.split_once('=') else {
-                args.push(ArgPair { key: word, value: None });
-                continue;
-            };
-            if key.is_empty() {
-                self.report.add(Mistake::BlankName { keyword: self.name() }, word.span);
+        for (key, value) in pairs {
+            if let (true, Some(value)) = (key.value.is_empty(), &value) {
+                self.report
+                    .add(Mistake::BlankName { keyword: self.name() }, key.span.to(value.span));
                 continue;
             }
-            let (start, end) = (word.span.start(), word.span.end());
-            let at = start + key.len();
-            args.push(ArgPair {
-                key: Text { value: key.to_owned(), span: Span::new(start, at.min(end)) },
-                value: Some(Text {
-                    value: value.to_owned(),
-                    span: Span::new((at + 1).min(end), end),
-                }),
-            });
+            args.push(ArgPair { key, value });
         }
         Kind::Arg(Arg { args })
     }
@@ -302,7 +292,10 @@ impl Reading<'_> {
             self.report.add(Mistake::HeredocDestination { keyword: self.name() }, dest.span);
             return None;
         }
-        let sources = words.into_iter().map(|word| copy_source(word, &heredocs)).collect();
+        // Of several heredocs of one name the last counts, as in BuildKit.
+        let bodies: BTreeMap<&str, &Heredoc> =
+            heredocs.iter().map(|it| (it.name.as_str(), it)).collect();
+        let sources = words.into_iter().map(|word| copy_source(word, &bodies)).collect();
         Some((sources, dest))
     }
 
@@ -350,12 +343,12 @@ fn copy(flags: &Flags, sources: Vec<CopySource>, dest: Text) -> Copy {
     }
 }
 
-/// Of several heredocs of one name all have the body of the last, as in BuildKit. One in a JSON array has an empty body.
-fn copy_source(word: Text, heredocs: &[Heredoc]) -> CopySource {
+/// A word in a JSON array may look like a heredoc. It has no body, and BuildKit makes an empty file of it.
+fn copy_source(word: Text, bodies: &BTreeMap<&str, &Heredoc>) -> CopySource {
     let Some(opening) = heredoc::opening(&word.value) else {
         return CopySource::Path(word);
     };
-    let body = heredocs.iter().rev().find(|it| it.name == opening.name);
+    let body = bodies.get(opening.name.as_str());
     let raw = body.map(|it| it.raw.clone()).unwrap_or_default();
     let content = if opening.chomp { heredoc::chomp(&raw) } else { raw.clone() };
     let heredoc = Heredoc {

@@ -50,6 +50,8 @@ mod parse;
 mod report;
 mod run;
 mod statement;
+#[cfg(test)]
+mod tables;
 mod values;
 mod words;
 

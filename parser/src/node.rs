@@ -42,6 +42,8 @@ pub(crate) enum Args {
         /// Written with a blank instead of `=`.
         legacy: bool,
     },
+    /// `ARG`: names, and values where there are some.
+    Optional(Vec<(Text, Option<Text>)>),
     /// `ONBUILD`.
     Trigger(Box<Node>),
     /// Not looked at.
@@ -165,7 +167,7 @@ impl Splitter<'_> {
             Some(Name::Env | Name::Label) => self.pairs(rest),
             Some(Name::Arg) => {
                 let words = words::quoted(self.line, rest, self.escape);
-                Args::Words(words.into_iter().map(|it| self.line.slice(it)).collect())
+                Args::Optional(words.into_iter().map(|it| self.pair(it)).collect())
             }
             Some(Name::From | Name::Expose) => Args::Words(words::list(self.line, rest)),
             Some(Name::Add | Name::Copy | Name::Volume) => match self.array(rest.clone()) {
@@ -245,21 +247,28 @@ impl Splitter<'_> {
         let mut pairs = Vec::new();
         let mut broken = false;
         for range in words {
-            let word = self.line.slice(range.clone());
-            let Some(equals) = word.value.find('=') else {
-                broken = true;
-                let hint = "put a value that holds blanks in quotes";
-                self.report.hinted(
-                    Mistake::MissingEquals { word: word.value },
-                    word.span,
-                    Some(hint.into()),
-                );
-                continue;
-            };
-            let at = range.start + equals;
-            pairs.push((self.line.slice(range.start..at), self.line.slice(at + 1..range.end)));
+            match self.pair(range) {
+                (name, Some(value)) => pairs.push((name, value)),
+                (word, None) => {
+                    broken = true;
+                    let hint = "put a value that holds blanks in quotes".into();
+                    let kind = Mistake::MissingEquals { word: word.value };
+                    self.report.hinted(kind, word.span, Some(hint));
+                }
+            }
         }
         if broken { Args::Broken } else { Args::Pairs { pairs, legacy: false } }
+    }
+
+    /// Splits a word at its first `=`.
+    fn pair(&self, word: Range<usize>) -> (Text, Option<Text>) {
+        match self.line.text[word.clone()].find('=') {
+            None => (self.line.slice(word), None),
+            Some(equals) => {
+                let at = word.start + equals;
+                (self.line.slice(word.start..at), Some(self.line.slice(at + 1..word.end)))
+            }
+        }
     }
 
     /// `NAME VALUE`, where the value is all that follows.

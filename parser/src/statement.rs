@@ -155,19 +155,15 @@ impl<'a> Statements<'a> {
             if node.takes_heredocs() { heredoc::openings(&line.text) } else { Vec::new() };
         let mut heredocs = Vec::new();
         for opening in openings {
-            let span = Span::new(start, end);
-            match self.heredoc(opening, span) {
-                Ok(heredoc) => {
-                    end = heredoc.span.end();
-                    heredocs.push(heredoc);
-                }
-                Err(heredoc) => {
-                    // It took all there is, so that another one would be missed too.
-                    end = heredoc.span.end();
-                    heredocs.push(heredoc);
-                    break;
-                }
+            let (heredoc, terminated) = self.heredoc(opening, end);
+            end = heredoc.span.end();
+            if !terminated {
+                // It took all there is; another one would only be missed for the same reason.
+                self.unterminated(&heredoc.name, &line);
+                heredocs.push(heredoc);
+                break;
             }
+            heredocs.push(heredoc);
         }
         let lines = Lines { first: first_line, last: self.reader.number };
         self.report.place(lines);
@@ -182,12 +178,11 @@ impl<'a> Statements<'a> {
         })
     }
 
-    /// Reads the body of a heredoc. `Err` has what there is of one without an end, which is reported.
-    fn heredoc(&mut self, opening: Opening, line: Span) -> Result<Heredoc, Heredoc> {
+    /// Reads the body of a heredoc, of which the last line read ends at `end`, and whether it is terminated.
+    fn heredoc(&mut self, opening: Opening, mut end: usize) -> (Heredoc, bool) {
         let Opening { name, expand, chomp, fd } = opening;
         let mut raw = String::new();
         let mut start = None;
-        let mut end = line.end();
         let mut terminated = false;
         while !terminated && let Some(physical) = self.reader.next() {
             let bare = physical.bare();
@@ -201,13 +196,20 @@ impl<'a> Statements<'a> {
         }
         let content = if chomp { heredoc::chomp(&raw) } else { raw.clone() };
         let span = Span::new(start.unwrap_or(end), end);
-        let heredoc = Heredoc { name, content, raw, expand, chomp, fd, span };
-        if terminated {
-            return Ok(heredoc);
-        }
-        let hint = format!("end it with a line that holds `{}` and nothing else", heredoc.name);
-        let kind = Mistake::UnterminatedHeredoc { name: heredoc.name.clone() };
-        self.report.hinted(kind, line, Some(hint));
-        Err(heredoc)
+        (Heredoc { name, content, raw, expand, chomp, fd, span }, terminated)
+    }
+
+    fn unterminated(&mut self, name: &str, line: &Line) {
+        // Where the word stands was lost in splitting; quotes inside the name are not looked for.
+        let opens = |at: &usize| {
+            line.text[at + 2..].trim_start_matches(['-', '\'', '"', '\\']).starts_with(name)
+        };
+        let at = line.text.match_indices("<<").map(|it| it.0).find(opens);
+        let start = at.unwrap_or(0);
+        let end =
+            line.text[start..].find(char::is_whitespace).map_or(line.text.len(), |it| start + it);
+        let hint = format!("end it with a line that holds `{name}` and nothing else");
+        let kind = Mistake::UnterminatedHeredoc { name: name.to_owned() };
+        self.report.hinted(kind, line.span(start..end), Some(hint));
     }
 }

@@ -1,0 +1,3 @@
+FROM a
+ADD b <<EOF
+EOF

@@ -1,0 +1,2 @@
+FROM --platform=a --platform=b c
+RUN --network=none --network=host x

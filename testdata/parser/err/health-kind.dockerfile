@@ -1,0 +1,3 @@
+FROM a
+HEALTHCHECK curl localhost
+HEALTHCHECK CDM x

@@ -1,0 +1,4 @@
+FROM a
+RUN --network=bridge x
+RUN --network=$N x
+RUN --network=hots x

@@ -1,0 +1,4 @@
+FROM a
+HEALTHCHECK --retries=x CMD x
+HEALTHCHECK --retries=-1 CMD x
+HEALTHCHECK --retries=3000000000 CMD x

@@ -1,0 +1,3 @@
+FROM --platform a
+COPY --from b c d
+ADD --link= a b

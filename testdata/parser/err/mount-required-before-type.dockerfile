@@ -1,0 +1,2 @@
+FROM a
+RUN --mount=required,type=secret,id=s x

@@ -1,0 +1,2 @@
+FROM a
+RUN --mount=target=/t,size=1m,type=tmpfs x

@@ -1,0 +1,2 @@
+FROM a
+RUN --mount=typ=cache,tarket=$x y

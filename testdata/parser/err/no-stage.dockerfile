@@ -1,0 +1,4 @@
+ARG a
+RUN b
+CMD c
+FROM d

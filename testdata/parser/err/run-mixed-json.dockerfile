@@ -1,0 +1,4 @@
+FROM a
+RUN ["a", 1]
+CMD [["a"]]
+ENTRYPOINT [null, "x"]

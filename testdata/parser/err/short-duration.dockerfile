@@ -1,0 +1,2 @@
+FROM a
+HEALTHCHECK --interval=50ns --timeout=-1s CMD x

@@ -1,0 +1,2 @@
+FROM a AS b/c
+FROM a AS ümlaut

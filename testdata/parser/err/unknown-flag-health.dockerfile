@@ -1,0 +1,2 @@
+FROM a
+HEALTHCHECK --intervall=5s CMD x

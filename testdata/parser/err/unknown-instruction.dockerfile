@@ -1,0 +1,4 @@
+FROM a
+RNU b
+XYZZY
+workdri /x

@@ -1,0 +1,5 @@
+FROM a
+COPY <<A <<-"B" /
+a
+A
+b

@@ -1,0 +1,10 @@
+FROM a
+RUN one \
+  # comment
+
+  two \  
+
+
+  three
+RUN a \\
+RUN b \

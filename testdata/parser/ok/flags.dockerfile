@@ -1,0 +1,4 @@
+FROM a
+COPY --from="x" --exclude=*.md --exclude=a\ b --parents -- --a --b
+RUN -- --x
+CMD --

@@ -1,0 +1,6 @@
+FROM a
+COPY <<EOF <<EOF /dest/
+first
+EOF
+second
+EOF

@@ -1,0 +1,7 @@
+FROM a
+EXPOSE 80 443/tcp  $PORT
+VOLUME /a /b
+USER  me:us 
+WORKDIR /a b
+STOPSIGNAL --x SIGTERM
+MAINTAINER me <me@x>
