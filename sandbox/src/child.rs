@@ -1,0 +1,270 @@
+//! A running process, and what is tidied up after it.
+
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
+use rustix::process::{WaitId, WaitIdOptions};
+
+use crate::cgroup::{DeviceGroup, LimitGroups};
+use crate::error::SandboxError;
+use crate::init;
+use crate::inside;
+use crate::stubs::InPlace;
+use crate::sys;
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Exit {
+    /// Its exit status, if it ended by itself.
+    pub code: Option<i32>,
+    /// The signal that ended it, if one did.
+    pub signal: Option<i32>,
+    /// Whether a process of the sandbox was killed because its memory limit was reached.
+    pub oom: bool,
+}
+
+impl Exit {
+    /// Whether it ended with status 0.
+    pub fn is_success(&self) -> bool {
+        self.code == Some(0)
+    }
+
+    /// The status a shell gives it: its own, or 128 and the signal.
+    pub fn shell_status(&self) -> i32 {
+        self.code.unwrap_or_else(|| 128 + self.signal.unwrap_or(0))
+    }
+}
+
+/// What is undone when a process has ended.
+#[derive(Debug, Default)]
+pub(crate) struct CleanUp {
+    /// A directory whose content is ours.
+    pub(crate) work: Option<PathBuf>,
+    pub(crate) stubs: Option<InPlace>,
+    pub(crate) device_group: Option<DeviceGroup>,
+    pub(crate) limit_groups: LimitGroups,
+    /// Limits that could not be enforced.
+    pub(crate) notes: Vec<String>,
+}
+
+impl CleanUp {
+    fn run(&mut self) {
+        if let Some(mut stubs) = self.stubs.take() {
+            stubs.remove();
+        }
+        self.limit_groups = LimitGroups::default();
+        self.device_group = None;
+        if let Some(work) = self.work.take() {
+            for name in ["work", "work2", "stubs", "base"] {
+                // What stays is in a directory that the caller made for us and removes.
+                let _ = inside::remove_all(&work.join(name));
+            }
+        }
+    }
+}
+
+impl Drop for CleanUp {
+    fn drop(&mut self) {
+        self.run();
+    }
+}
+
+/// A process that [`spawn`](crate::spawn) has started.
+///
+/// All methods take `&self`, so that one thread can wait while another sends signals. Dropping it
+/// kills the process and all of its children.
+#[derive(Debug)]
+pub struct Child {
+    pid: i32,
+    pidfd: OwnedFd,
+    control: OwnedFd,
+    streams: Mutex<Streams>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct Streams {
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+    terminal: Option<OwnedFd>,
+}
+
+#[derive(Debug)]
+struct State {
+    exit: Option<Exit>,
+    clean_up: CleanUp,
+}
+
+impl Child {
+    pub(crate) fn new(
+        pid: i32,
+        pidfd: OwnedFd,
+        control: OwnedFd,
+        stdout: Option<OwnedFd>,
+        stderr: Option<OwnedFd>,
+        clean_up: CleanUp,
+    ) -> Self {
+        Self {
+            pid,
+            pidfd,
+            control,
+            streams: Mutex::new(Streams { stdout, stderr, terminal: None }),
+            state: Mutex::new(State { exit: None, clean_up }),
+        }
+    }
+
+    pub(crate) fn receive_terminal(&mut self) -> Result<(), SandboxError> {
+        let failed = |errno: Errno| SandboxError::setup("receive the terminal", errno);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut kind = [0_u8; 1];
+        let mut buffer = [IoSliceMut::new(&mut kind)];
+        rustix::net::recvmsg(&self.control, &mut buffer, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+            .map_err(failed)?;
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(mut handles) = message {
+                lock(&self.streams).terminal = handles.next();
+            }
+        }
+        if kind[0] == init::TERMINAL { Ok(()) } else { Err(failed(Errno::PROTO)) }
+    }
+
+    /// The process id of the sandbox's first process, as seen from outside.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// A handle on the sandbox's first process; it becomes readable when everything has ended.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Takes the reading end of the standard output, of a process whose output is captured.
+    pub fn take_stdout(&self) -> Option<OwnedFd> {
+        lock(&self.streams).stdout.take()
+    }
+
+    /// Takes the reading end of the standard error stream, as [`take_stdout`](Self::take_stdout).
+    pub fn take_stderr(&self) -> Option<OwnedFd> {
+        lock(&self.streams).stderr.take()
+    }
+
+    /// Takes our end of the terminal, of a process that has one. Reading gives `EIO` at the end.
+    pub fn take_terminal(&self) -> Option<OwnedFd> {
+        lock(&self.streams).terminal.take()
+    }
+
+    /// Limits that were asked for and that this machine cannot enforce, one sentence each.
+    pub fn notes(&self) -> Vec<String> {
+        lock(&self.state).clean_up.notes.clone()
+    }
+
+    /// Sends a signal to the command. One that has ended is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError::Invalid`] for a number that is no signal.
+    pub fn signal(&self, signal: i32) -> Result<(), SandboxError> {
+        let number = u8::try_from(signal).ok().filter(|it| (1..=64).contains(it));
+        let Some(number) = number else {
+            return Err(SandboxError::Invalid {
+                what: "signal",
+                value: signal.to_string(),
+                reason: "signals are numbered from 1 to 64",
+            });
+        };
+        match rustix::net::send(&self.control, &[number], SendFlags::NOSIGNAL) {
+            Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
+            Err(errno) => Err(SandboxError::setup("send a signal", errno)),
+        }
+    }
+
+    /// Kills the command and every process it has started, at once.
+    pub fn kill(&self) {
+        // Fails only if they have ended already.
+        let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
+    }
+
+    /// Waits until the command has ended and every process it has started is gone, and tidies up.
+    ///
+    /// Reading the output to its end first is the caller's part: a full pipe stops the command.
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError::Setup`] if the kernel cannot be asked.
+    pub fn wait(&self) -> Result<Exit, SandboxError> {
+        loop {
+            if let Some(exit) = self.try_wait()? {
+                return Ok(exit);
+            }
+            let mut polled = [PollFd::new(&self.pidfd, PollFlags::IN)];
+            match rustix::event::poll(&mut polled, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(SandboxError::setup("wait for the command", errno)),
+            }
+        }
+    }
+
+    /// As [`wait`](Self::wait), but returns `None` at once if the command still runs.
+    ///
+    /// # Errors
+    ///
+    /// As for [`wait`](Self::wait).
+    pub fn try_wait(&self) -> Result<Option<Exit>, SandboxError> {
+        let mut state = lock(&self.state);
+        if let Some(exit) = state.exit {
+            return Ok(Some(exit));
+        }
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), options) {
+            Ok(None) | Err(Errno::INTR) => return Ok(None),
+            Ok(Some(_)) => {}
+            Err(errno) => return Err(SandboxError::setup("wait for the command", errno)),
+        }
+        let mut exit = self.reported();
+        exit.oom = state.clean_up.limit_groups.had_oom_kill();
+        state.clean_up.run();
+        state.exit = Some(exit);
+        Ok(Some(exit))
+    }
+
+    /// What init said before it ended. If it said nothing, it was killed and all others with it.
+    fn reported(&self) -> Exit {
+        let mut exit = Exit { code: None, signal: Some(libc::SIGKILL), oom: false };
+        let mut message = [0_u8; 3];
+        while let Ok((n_read, _)) =
+            rustix::net::recv(&self.control, &mut message, RecvFlags::DONTWAIT)
+        {
+            match message {
+                [init::ENDED, 0, code] if n_read == 3 => {
+                    exit = Exit { code: Some(i32::from(code)), signal: None, ..exit };
+                }
+                [init::ENDED, 1, signal] if n_read == 3 => exit.signal = Some(i32::from(signal)),
+                _ => {}
+            }
+            if n_read == 0 {
+                break;
+            }
+        }
+        exit
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = self.wait();
+    }
+}
+
+/// A lock whose holder has panicked is still good here: every change is a single assignment.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

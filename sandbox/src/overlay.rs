@@ -1,0 +1,184 @@
+//! File systems made without a place: mounts that only a handle knows, until the sandbox attaches
+//! them.
+//!
+//! Nothing here touches the mount table of the machine, so nothing is left in it whatever happens.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::io::{Errno, Result};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
+};
+
+use crate::error::SandboxError;
+use crate::inside;
+use crate::sys;
+
+/// Longest value that `fsconfig` takes, in bytes.
+const MAX_VALUE: usize = 255;
+
+/// The layers of an overlay.
+pub(crate) struct Layers<'a> {
+    /// The base first.
+    pub(crate) lower: Vec<&'a Path>,
+    /// The directory for changes and the work directory, if it can be changed.
+    pub(crate) upper: Option<(&'a Path, &'a Path)>,
+}
+
+/// Mounts an overlay. The upper directory is not synced when it goes away (`volatile`).
+pub(crate) fn overlay(
+    layers: &Layers<'_>,
+    attrs: MountAttrFlags,
+) -> std::result::Result<OwnedFd, SandboxError> {
+    // Handles that the values below name; they must live until the file system exists.
+    let mut handles = Vec::new();
+    let mut name = |path: &Path| {
+        layer_name(path, &mut handles).map_err(|errno| SandboxError::path("open", path, errno))
+    };
+    let lower: Vec<(CString, &Path)> = layers
+        .lower
+        .iter()
+        .rev()
+        .map(|path| Ok((name(path)?, *path)))
+        .collect::<std::result::Result<_, SandboxError>>()?;
+    let upper = match layers.upper {
+        Some((upper, work)) => Some((name(upper)?, name(work)?)),
+        None => None,
+    };
+    let failed = |errno: Errno| match layers.upper {
+        Some((upper, _)) => {
+            SandboxError::path("mount an overlay with upper directory", upper, errno)
+        }
+        None => SandboxError::setup("mount a read-only overlay", errno),
+    };
+
+    let fs = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed)?;
+    for (index, (value, path)) in lower.iter().enumerate() {
+        match fsconfig_set_string(&fs, c"lowerdir+", value) {
+            Ok(()) => {}
+            Err(Errno::INVAL) if index == 0 => {
+                // Before Linux 6.5 all layers are one option string.
+                return overlay_by_options(&layers.lower, layers.upper, attrs).map_err(failed);
+            }
+            Err(errno) => return Err(SandboxError::path("use as an overlay layer", *path, errno)),
+        }
+    }
+    let configure = || {
+        if let Some((upper, work)) = &upper {
+            fsconfig_set_string(&fs, c"upperdir", upper)?;
+            fsconfig_set_string(&fs, c"workdir", work)?;
+            fsconfig_set_flag(&fs, c"volatile")?;
+        }
+        fsconfig_set_string(&fs, c"redirect_dir", c"off")?;
+        fsconfig_set_string(&fs, c"metacopy", c"off")?;
+        fsconfig_set_string(&fs, c"index", c"off")?;
+        fsconfig_create(&fs)?;
+        fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attrs)
+    };
+    configure().map_err(failed)
+}
+
+/// The value that names a layer: its path, or where that is too long or has characters that
+/// overlayfs gives a meaning, a handle on it.
+fn layer_name(path: &Path, handles: &mut Vec<OwnedFd>) -> Result<CString> {
+    let bytes = path.as_os_str().as_bytes();
+    let is_plain = bytes.len() <= MAX_VALUE && !bytes.iter().any(|byte| b"\\:,".contains(byte));
+    if is_plain && path.is_absolute() {
+        return CString::new(bytes).map_err(|_| Errno::INVAL);
+    }
+    let fd = inside::open_dir(path)?;
+    let name = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    handles.push(fd);
+    name.map_err(|_| Errno::INVAL)
+}
+
+/// The way before Linux 6.5: `mount(2)`, which needs a place, so it is done in a mount namespace
+/// that lives as long as one thread.
+fn overlay_by_options(
+    lower: &[&Path],
+    upper: Option<(&Path, &Path)>,
+    attrs: MountAttrFlags,
+) -> Result<OwnedFd> {
+    let mut handles = Vec::new();
+    let mut handle = |path: &Path| -> Result<String> {
+        let fd = inside::open_dir(path)?;
+        let name = format!("/proc/thread-self/fd/{}", fd.as_raw_fd());
+        handles.push(fd);
+        Ok(name)
+    };
+    let place = match upper {
+        Some((_, work)) => work,
+        None => lower.first().copied().ok_or(Errno::INVAL)?,
+    };
+    let lower: Vec<String> = lower.iter().rev().map(|path| handle(path)).collect::<Result<_>>()?;
+    let mut options = format!("lowerdir={}", lower.join(":"));
+    if let Some((upper, work)) = upper {
+        options += &format!(",upperdir={},workdir={},volatile", handle(upper)?, handle(work)?);
+    }
+    options += ",redirect_dir=off,metacopy=off,index=off";
+    let options = CString::new(options).map_err(|_| Errno::INVAL)?;
+    let mount = || {
+        sys::unshare(sys::namespace::MOUNT)?;
+        let all = rustix::mount::MountPropagationFlags::PRIVATE
+            | rustix::mount::MountPropagationFlags::REC;
+        rustix::mount::mount_change(c"/", all)?;
+        rustix::mount::mount(c"overlay", place, c"overlay", MountFlags::empty(), Some(&*options))?;
+        clone_tree(inside::HERE, place, false)
+    };
+    let mount = std::thread::scope(|scope| scope.spawn(mount).join().unwrap_or(Err(Errno::IO)))?;
+    sys::mount_setattr(mount.as_fd(), false, u64::from(attrs.bits()), 0)?;
+    Ok(mount)
+}
+
+/// A copy of the mount at a path, or of the part of it below the path.
+pub(crate) fn clone_tree(
+    dir: BorrowedFd<'_>,
+    path: impl rustix::path::Arg,
+    recursive: bool,
+) -> Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(dir, path, flags)
+}
+
+/// An empty file system in memory.
+pub(crate) fn tmpfs(size: Option<u64>, mode: u32, attrs: MountAttrFlags) -> Result<OwnedFd> {
+    let fs = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    if let Some(size) = size {
+        fsconfig_set_string(&fs, c"size", format!("{size}"))?;
+    }
+    fsconfig_set_string(&fs, c"mode", format!("{mode:o}"))?;
+    fsconfig_create(&fs)?;
+    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attrs)
+}
+
+/// A new instance of a file system that takes only flags and strings. Does not allocate.
+pub(crate) fn instance(
+    name: &std::ffi::CStr,
+    options: &[(&std::ffi::CStr, &std::ffi::CStr)],
+    attrs: MountAttrFlags,
+) -> Result<OwnedFd> {
+    let fs = fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        fsconfig_set_string(&fs, *key, *value)?;
+    }
+    fsconfig_create(&fs)?;
+    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attrs)
+}
+
+/// Paths of the directories that one overlay needs inside a caller's work directory.
+pub(crate) fn scratch(work: &Path, name: &str) -> std::result::Result<PathBuf, SandboxError> {
+    let path = work.join(name);
+    match std::fs::create_dir(&path) {
+        Ok(()) => Ok(path),
+        Err(error) => Err(SandboxError::path("create", path, error)),
+    }
+}

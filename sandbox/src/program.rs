@@ -1,0 +1,203 @@
+//! What the set-up process needs, prepared by its parent.
+//!
+//! The set-up process may not allocate, so every path, array and handle it uses is made here
+//! beforehand, by ordinary code that can fail with ordinary errors. What is left for it are system
+//! calls; where one of them fails, it reports a [`Failure`].
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Gid, Uid};
+
+use crate::spec::Stdio;
+use crate::sys::{CStrings, Instruction};
+
+/// One mount to attach.
+pub(crate) struct Attach {
+    /// What.
+    pub(crate) what: What,
+    /// Where, relative to the root.
+    pub(crate) target: CString,
+    /// Whether the target is a directory, if it has to be made.
+    pub(crate) is_dir: bool,
+    /// Attributes to set first.
+    pub(crate) attrs: u64,
+    /// Whether the attributes are for the mounts below it, too.
+    pub(crate) recursive: bool,
+}
+
+/// A mount that is attached somewhere.
+pub(crate) enum What {
+    /// A mount that is ready.
+    Mount(OwnedFd),
+    /// A part of a mount, which cannot be cut out before the mount has a place.
+    Part {
+        /// The whole.
+        mount: OwnedFd,
+        /// The path of the part.
+        path: CString,
+    },
+    /// A file of the staging file system.
+    Staged(CString),
+}
+
+/// Everything the set-up process does, in the order of its fields.
+pub(crate) struct Program {
+    pub(crate) groups_to_join: Vec<OwnedFd>,
+    pub(crate) own_cgroup_view: bool,
+    pub(crate) hostname: Vec<u8>,
+    pub(crate) has_own_network: bool,
+    pub(crate) root: OwnedFd,
+    /// Holds the content of [`What::Staged`].
+    pub(crate) staging: Option<OwnedFd>,
+    pub(crate) mounts: Vec<Attach>,
+    pub(crate) dev: OwnedFd,
+    pub(crate) shm: OwnedFd,
+    /// Shown in place of masked directories.
+    pub(crate) empty: OwnedFd,
+    /// Mounts below `/dev`, which come after it.
+    pub(crate) mounts_in_dev: Vec<Attach>,
+    pub(crate) has_cgroup2: bool,
+    pub(crate) masked: Vec<CString>,
+    pub(crate) is_read_only: bool,
+    pub(crate) privileged: bool,
+    pub(crate) process: Process,
+}
+
+/// The process itself.
+pub(crate) struct Process {
+    pub(crate) stdio: Stdio,
+    /// Standard input, output and errors, where they are not ours.
+    pub(crate) streams: [Option<OwnedFd>; 3],
+    /// Number of the resource, soft and hard limit.
+    pub(crate) limits: Vec<(u32, u64, u64)>,
+    pub(crate) cwd: CString,
+    pub(crate) uid: Uid,
+    pub(crate) gid: Gid,
+    pub(crate) groups: Vec<Gid>,
+    pub(crate) capabilities: u64,
+    pub(crate) no_new_privs: bool,
+    pub(crate) filter: Option<std::borrow::Cow<'static, [Instruction]>>,
+    /// Paths to try in order.
+    pub(crate) commands: Vec<CString>,
+    pub(crate) argv: CStrings,
+    pub(crate) envp: CStrings,
+    pub(crate) stack: Vec<u8>,
+}
+
+/// The step at which the set-up process failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Step {
+    JoinCgroup,
+    CgroupView,
+    Hostname,
+    Loopback,
+    PrivateMounts,
+    AttachRoot,
+    PivotRoot,
+    DetachOldRoot,
+    Stage,
+    /// With the index of the mount.
+    Mount,
+    Dev,
+    Pts,
+    Shm,
+    Mqueue,
+    Proc,
+    Sys,
+    Mask,
+    /// With the index of the mount.
+    MountInDev,
+    ReadOnlyRoot,
+    Terminal,
+    Events,
+    Start,
+    Streams,
+    /// With the index of the limit.
+    Limit,
+    Cwd,
+    CwdOutside,
+    Seccomp,
+    Capabilities,
+    User,
+    Exec,
+}
+
+impl Step {
+    const ALL: [Self; 30] = [
+        Self::JoinCgroup,
+        Self::CgroupView,
+        Self::Hostname,
+        Self::Loopback,
+        Self::PrivateMounts,
+        Self::AttachRoot,
+        Self::PivotRoot,
+        Self::DetachOldRoot,
+        Self::Stage,
+        Self::Mount,
+        Self::Dev,
+        Self::Pts,
+        Self::Shm,
+        Self::Mqueue,
+        Self::Proc,
+        Self::Sys,
+        Self::Mask,
+        Self::MountInDev,
+        Self::ReadOnlyRoot,
+        Self::Terminal,
+        Self::Events,
+        Self::Start,
+        Self::Streams,
+        Self::Limit,
+        Self::Cwd,
+        Self::CwdOutside,
+        Self::Seccomp,
+        Self::Capabilities,
+        Self::User,
+        Self::Exec,
+    ];
+}
+
+/// A failed step, as it goes through the pipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) step: Step,
+    pub(crate) index: u16,
+    pub(crate) errno: i32,
+}
+
+impl Failure {
+    /// As bytes.
+    pub(crate) fn encode(self) -> [u8; 7] {
+        let [i0, i1] = self.index.to_le_bytes();
+        let [e0, e1, e2, e3] = self.errno.to_le_bytes();
+        [self.step as u8, i0, i1, e0, e1, e2, e3]
+    }
+
+    /// From bytes, if they are a whole record.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let [step, i0, i1, e0, e1, e2, e3] = *<&[u8; 7]>::try_from(bytes).ok()?;
+        Some(Self {
+            step: *Step::ALL.get(usize::from(step))?,
+            index: u16::from_le_bytes([i0, i1]),
+            errno: i32::from_le_bytes([e0, e1, e2, e3]),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_survive_the_pipe() {
+        for (number, step) in Step::ALL.into_iter().enumerate() {
+            assert_eq!(step as usize, number);
+            let failure = Failure { step, index: 513, errno: 70_000 };
+            assert_eq!(Failure::decode(&failure.encode()), Some(failure));
+        }
+        assert_eq!(Failure::decode(&[0; 6]), None);
+        assert_eq!(Failure::decode(&[30, 0, 0, 0, 0, 0, 0]), None);
+    }
+}

@@ -1,0 +1,469 @@
+//! From a description to a running process.
+//!
+//! Everything that can be done outside of the sandbox is done here, in an ordinary process: mounts
+//! are made without a place, users looked up, places to mount on prepared. The set-up process that
+//! is started then only puts the pieces together.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+use crate::cgroup::{DeviceGroup, Hierarchies, LimitGroups};
+use crate::child::{Child, CleanUp};
+use crate::error::SandboxError;
+use crate::inside::{self, HERE};
+use crate::mounts;
+use crate::overlay::{self, Layers};
+use crate::program::{Failure, Process, Program, Step};
+use crate::spec::{Network, Root, Seccomp, Spec, Stdio};
+use crate::stubs::{self, InPlace, Place};
+use crate::sys::{self, CStrings, Fork, namespace};
+use crate::user::{self, Identity};
+use crate::{caps, devices, init, seccomp};
+
+/// Where programs are looked for if the environment has no `PATH`.
+const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Stack of the process that becomes the command, in bytes. It makes system calls only.
+const STACK_SIZE: usize = 64 << 10;
+
+/// Starts the process that `spec` describes.
+///
+/// Returns when the command has been executed, so a command that does not exist is an error here
+/// and not an exit status.
+///
+/// # Errors
+///
+/// - [`SandboxError::CommandNotFound`], [`NotExecutable`](SandboxError::NotExecutable) and
+///   [`ExecFormat`](SandboxError::ExecFormat) for the command,
+/// - [`UnknownUser`](SandboxError::UnknownUser) and its neighbours for the user,
+/// - [`Invalid`](SandboxError::Invalid) for a description that is refused as it stands,
+/// - [`Path`](SandboxError::Path) and [`Setup`](SandboxError::Setup) for what the machine refuses,
+/// - [`Unsupported`](SandboxError::Unsupported) where no rung of the ladder that is built so far can
+///   be used.
+///
+/// Nothing is left behind in any of these cases.
+pub fn spawn(spec: &Spec) -> Result<Child, SandboxError> {
+    crate::probe::require_root_rung()?;
+    let prepared = prepare(spec)?;
+    start(spec, prepared)
+}
+
+struct Prepared {
+    program: Program,
+    /// Our ends of the command's streams.
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+    /// The root, to look at a command that did not start.
+    root: OwnedFd,
+    clean_up: CleanUp,
+}
+
+fn prepare(spec: &Spec) -> Result<Prepared, SandboxError> {
+    if spec.args.is_empty() {
+        return Err(invalid("command", OsStr::new(""), "it is empty"));
+    }
+    if !spec.cwd.is_absolute() {
+        return Err(invalid("working directory", spec.cwd.as_os_str(), "it is not absolute"));
+    }
+    let mut clean_up = CleanUp::default();
+    let granted = if spec.privileged { caps::ALL } else { spec.capabilities.bits()? };
+
+    // Which device nodes work is decided by a control group where there is one, and else by
+    // mounting everything but the standard nodes so that none does.
+    let mut groups_to_join = Vec::new();
+    let is_device_group = if spec.privileged {
+        true
+    } else if let Some((group, join)) = DeviceGroup::enter() {
+        clean_up.device_group = Some(group);
+        groups_to_join.push(join);
+        true
+    } else {
+        false
+    };
+    let attrs =
+        if is_device_group { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NODEV };
+
+    let mut plan = mounts::plan(spec, !is_device_group)?;
+    let root = make_root(spec, attrs, &plan.places, &mut clean_up)?;
+    let identity = user::identify(root.as_fd(), &spec.user)?;
+    let cwd = inside::components(&spec.cwd);
+    if spec.create_cwd {
+        inside::create_dirs(root.as_fd(), &cwd)
+            .map_err(|errno| SandboxError::path("create working directory", &spec.cwd, errno))?;
+    }
+
+    if !spec.cgroup.is_empty() {
+        let (groups, files, notes) = LimitGroups::make(&spec.cgroup)?;
+        clean_up.limit_groups = groups;
+        clean_up.notes = notes;
+        groups_to_join.extend(files);
+    }
+    let made = |errno: Errno| SandboxError::setup("make the file systems of the sandbox", errno);
+    let dev =
+        devices::dev(is_device_group, spec.privileged, matches!(spec.stdio, Stdio::Pty { .. }))
+            .map_err(made)?;
+    let no_code = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let shm =
+        overlay::tmpfs(Some(spec.shm_size.unwrap_or(64 << 20)), 0o1777, no_code).map_err(made)?;
+    let read_only = no_code | MountAttrFlags::MOUNT_ATTR_RDONLY;
+    let empty = overlay::tmpfs(Some(0), 0o755, read_only).map_err(made)?;
+
+    let (streams, stdout, stderr) = streams(spec.stdio, &identity)?;
+    let process = Process {
+        stdio: spec.stdio,
+        streams,
+        limits: limits(&spec.ulimits)?,
+        cwd: inside::join(&cwd)
+            .map_err(|_| invalid_nul("working directory", spec.cwd.as_os_str()))?,
+        uid: Uid::from_raw(identity.uid),
+        gid: Gid::from_raw(identity.gid),
+        groups: identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect(),
+        capabilities: granted,
+        no_new_privs: spec.no_new_privs,
+        filter: match spec.seccomp {
+            Seccomp::Default if !spec.privileged => Some(seccomp::filter(granted)),
+            _ => None,
+        },
+        commands: commands(spec)?,
+        argv: CStrings::new(
+            spec.args.iter().map(|arg| c_string("argument", arg)).collect::<Result<_, _>>()?,
+        ),
+        envp: environment(spec, &identity)?,
+        stack: vec![0; STACK_SIZE],
+    };
+    let root_again =
+        root.try_clone().map_err(|error| SandboxError::setup("copy a handle", error))?;
+    let program = Program {
+        groups_to_join,
+        own_cgroup_view: true,
+        hostname: spec.hostname.clone().into_bytes(),
+        has_own_network: spec.network == Network::None,
+        root: root_again,
+        staging: plan.staging.take(),
+        mounts: plan.mounts,
+        dev,
+        shm,
+        empty,
+        mounts_in_dev: plan.mounts_in_dev,
+        has_cgroup2: Hierarchies::get().is_unified(),
+        masked: devices::masked().to_vec(),
+        is_read_only: spec.read_only,
+        privileged: spec.privileged,
+        process,
+    };
+    Ok(Prepared { program, stdout, stderr, root, clean_up })
+}
+
+/// Mounts the root, with a place for everything that will be mounted in it.
+fn make_root(
+    spec: &Spec,
+    attrs: MountAttrFlags,
+    places: &[Place],
+    clean_up: &mut CleanUp,
+) -> Result<OwnedFd, SandboxError> {
+    let (lower, upper, work) = match &spec.root {
+        Root::Directory(dir) => return root_directory(dir, attrs, places, clean_up),
+        Root::Overlay { lower, upper, work } => (lower, Some(upper), work),
+        Root::ReadOnly { lower, work } => (lower, None, work),
+    };
+    clean_up.work = Some(work.clone());
+    let stub_layer = overlay::scratch(work, "stubs")?;
+    // Layers that hide one another completely: the kernel wants two where there is no upper one.
+    let base = overlay::scratch(work, "base")?;
+    let mut layers = Layers { lower: lower.iter().map(PathBuf::as_path).collect(), upper: None };
+    if layers.lower.len() + usize::from(upper.is_some()) < 2 {
+        layers.lower.insert(0, &base);
+    }
+    if upper.is_none() && layers.lower.len() < 2 {
+        layers.lower.insert(0, &stub_layer);
+    }
+    let first = overlay::scratch(work, "work")?;
+    layers.upper = upper.map(|upper| (upper.as_path(), first.as_path()));
+    let root = overlay::overlay(&layers, attrs)?;
+    let missing = missing(root.as_fd(), places)?;
+    if missing.is_empty() {
+        return Ok(root);
+    }
+    stubs::make_layer(root.as_fd(), &stub_layer, &missing)
+        .map_err(|errno| SandboxError::path("prepare mount points in", &stub_layer, errno))?;
+    drop(root);
+    let second = overlay::scratch(work, "work2")?;
+    layers.lower.retain(|it| *it != stub_layer);
+    layers.lower.push(&stub_layer);
+    layers.upper = upper.map(|upper| (upper.as_path(), second.as_path()));
+    overlay::overlay(&layers, attrs)
+}
+
+fn root_directory(
+    dir: &Path,
+    attrs: MountAttrFlags,
+    places: &[Place],
+    clean_up: &mut CleanUp,
+) -> Result<OwnedFd, SandboxError> {
+    let failed = |errno| SandboxError::path("mount as root", dir, errno);
+    let root = overlay::clone_tree(HERE, dir, true).map_err(failed)?;
+    sys::mount_setattr(root.as_fd(), false, u64::from(attrs.bits()), 0).map_err(failed)?;
+    let missing = missing(root.as_fd(), places)?;
+    let in_place = clean_up.stubs.insert(InPlace::default());
+    for stub in &missing {
+        in_place
+            .make(root.as_fd(), stub)
+            .map_err(|errno| SandboxError::path("prepare mount points in", dir, errno))?;
+    }
+    Ok(root)
+}
+
+fn missing(
+    root: std::os::fd::BorrowedFd<'_>,
+    places: &[Place],
+) -> Result<Vec<stubs::Stub>, SandboxError> {
+    let mut out = Vec::new();
+    for (index, place) in places.iter().enumerate() {
+        // A place inside another mount is made by the set-up process, when that mount is there.
+        let is_inside = |outer: &Place| {
+            outer.is_dir
+                && outer.path.len() < place.path.len()
+                && place.path.starts_with(&outer.path)
+        };
+        if places[..index].iter().any(is_inside) {
+            continue;
+        }
+        let failed =
+            |errno| SandboxError::path("use as a mount point", inside::display(&place.path), errno);
+        out.extend(stubs::missing(root, place).map_err(failed)?);
+    }
+    Ok(out)
+}
+
+type Streams = ([Option<OwnedFd>; 3], Option<OwnedFd>, Option<OwnedFd>);
+
+fn streams(stdio: Stdio, identity: &Identity) -> Result<Streams, SandboxError> {
+    let failed = |errno: Errno| SandboxError::setup("make pipes", errno);
+    let null = || {
+        rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| SandboxError::path("open", "/dev/null", errno))
+    };
+    let pipe = || {
+        let (read, write) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed)?;
+        // So that the command may open `/dev/stdout`, whoever it is.
+        rustix::fs::fchown(&write, Some(Uid::from_raw(identity.uid)), None).map_err(failed)?;
+        Ok((read, write))
+    };
+    Ok(match stdio {
+        Stdio::Capture => {
+            let (stdout, stdout_in) = pipe()?;
+            let (stderr, stderr_in) = pipe()?;
+            ([Some(null()?), Some(stdout_in), Some(stderr_in)], Some(stdout), Some(stderr))
+        }
+        Stdio::Inherit { stdin: true } | Stdio::Pty { .. } => ([None, None, None], None, None),
+        Stdio::Inherit { stdin: false } => ([Some(null()?), None, None], None, None),
+    })
+}
+
+fn limits(ulimits: &[(String, i64, i64)]) -> Result<Vec<(u32, u64, u64)>, SandboxError> {
+    let value = |it: i64| if it < 0 { u64::MAX } else { it as u64 };
+    ulimits
+        .iter()
+        .map(|(name, soft, hard)| {
+            let number = LIMITS.iter().find(|(known, _)| known == name).map(|(_, number)| *number);
+            let number = number
+                .ok_or_else(|| invalid("limit", OsStr::new(name), "there is no such limit"))?;
+            Ok((number, value(*soft), value(*hard)))
+        })
+        .collect()
+}
+
+/// Names of resource limits, as `--ulimit` takes them.
+const LIMITS: [(&str, u32); 16] = [
+    ("cpu", libc::RLIMIT_CPU as u32),
+    ("fsize", libc::RLIMIT_FSIZE as u32),
+    ("data", libc::RLIMIT_DATA as u32),
+    ("stack", libc::RLIMIT_STACK as u32),
+    ("core", libc::RLIMIT_CORE as u32),
+    ("rss", libc::RLIMIT_RSS as u32),
+    ("nproc", libc::RLIMIT_NPROC as u32),
+    ("nofile", libc::RLIMIT_NOFILE as u32),
+    ("memlock", libc::RLIMIT_MEMLOCK as u32),
+    ("as", libc::RLIMIT_AS as u32),
+    ("locks", libc::RLIMIT_LOCKS as u32),
+    ("sigpending", libc::RLIMIT_SIGPENDING as u32),
+    ("msgqueue", libc::RLIMIT_MSGQUEUE as u32),
+    ("nice", libc::RLIMIT_NICE as u32),
+    ("rtprio", libc::RLIMIT_RTPRIO as u32),
+    ("rttime", libc::RLIMIT_RTTIME as u32),
+];
+
+/// The paths at which the command may be, in the order of `PATH`.
+fn commands(spec: &Spec) -> Result<Vec<CString>, SandboxError> {
+    let command = &spec.args[0];
+    let name = command.as_bytes();
+    if name.is_empty() || name.contains(&b'/') {
+        return Ok(vec![c_string("command", command)?]);
+    }
+    let path = spec.env.iter().rfind(|(key, _)| key == "PATH").map(|(_, value)| value.as_bytes());
+    path.unwrap_or(DEFAULT_PATH)
+        .split(|byte| *byte == b':')
+        .map(|dir| {
+            let dir = if dir.is_empty() { &b"."[..] } else { dir };
+            c_string("command", OsStr::from_bytes(&[dir, b"/", name].concat()))
+        })
+        .collect()
+}
+
+fn environment(spec: &Spec, identity: &Identity) -> Result<CStrings, SandboxError> {
+    let mut out = Vec::with_capacity(spec.env.len() + 1);
+    for (key, value) in &spec.env {
+        let pair = [key.as_bytes(), b"=", value.as_bytes()].concat();
+        out.push(c_string("environment variable", OsStr::from_bytes(&pair))?);
+    }
+    if !spec.env.iter().any(|(key, _)| key == "HOME") {
+        let home = [b"HOME=", identity.home.as_slice()].concat();
+        out.push(c_string("environment variable", OsStr::from_bytes(&home))?);
+    }
+    Ok(CStrings::new(out))
+}
+
+fn c_string(what: &'static str, text: &OsStr) -> Result<CString, SandboxError> {
+    CString::new(text.to_owned().into_vec()).map_err(|_| invalid_nul(what, text))
+}
+
+fn invalid_nul(what: &'static str, text: &OsStr) -> SandboxError {
+    invalid(what, text, "it contains a zero byte")
+}
+
+fn invalid(what: &'static str, value: &OsStr, reason: &'static str) -> SandboxError {
+    SandboxError::Invalid { what, value: value.to_string_lossy().into_owned(), reason }
+}
+
+fn start(spec: &Spec, prepared: Prepared) -> Result<Child, SandboxError> {
+    let Prepared { mut program, stdout, stderr, root, clean_up } = prepared;
+    let failed = |errno: Errno| SandboxError::setup("start the set-up process", errno);
+    let (reports, report) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed)?;
+    let (control, control_of_init) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(failed)?;
+    let mut namespaces = namespace::MOUNT | namespace::PID | namespace::IPC | namespace::UTS;
+    if spec.network == Network::None {
+        namespaces |= namespace::NET;
+    }
+
+    // No handler of ours may run in the copy.
+    let mask = sys::block_signals();
+    let forked = sys::fork_into(namespaces);
+    if let Ok(Fork::Child) = forked {
+        init::run(&mut program, &report, &control_of_init);
+    }
+    sys::restore_signals(mask);
+    let Fork::Parent { pid, pidfd } = forked.map_err(failed)? else {
+        return Err(SandboxError::SetupDied);
+    };
+    drop((report, control_of_init));
+
+    let mut record = [0_u8; 16];
+    let n_read = rustix::io::retry_on_intr(|| rustix::io::read(&reports, &mut record));
+    let mut child = Child::new(pid, pidfd, control, stdout, stderr, clean_up);
+    if n_read != Ok(0) {
+        let failure = Failure::decode(&record[..n_read.unwrap_or(0)]);
+        let error =
+            failure.map_or(SandboxError::SetupDied, |it| explain(it, spec, &program, &root));
+        drop(program);
+        drop(child);
+        return Err(error);
+    }
+    drop((program, root));
+    if matches!(spec.stdio, Stdio::Pty { .. }) {
+        child.receive_terminal()?;
+    }
+    Ok(child)
+}
+
+/// Turns a failed step into an error that names what it was about.
+fn explain(failure: Failure, spec: &Spec, program: &Program, root: &OwnedFd) -> SandboxError {
+    let source = std::io::Error::from_raw_os_error(failure.errno);
+    let index = usize::from(failure.index);
+    let setup = |action| SandboxError::Setup { action, source: copy(&source) };
+    let path = |action, path: &str| SandboxError::path(action, path, copy(&source));
+    let target = |mounts: &[crate::program::Attach]| {
+        let target = mounts.get(index).map(|it| it.target.to_string_lossy().into_owned());
+        path("mount", &format!("/{}", target.unwrap_or_default()))
+    };
+    match failure.step {
+        Step::JoinCgroup => setup("join a control group"),
+        Step::CgroupView => setup("make a cgroup namespace"),
+        Step::Hostname => setup("set the host name"),
+        Step::Loopback => setup("bring up the loopback interface"),
+        Step::PrivateMounts => setup("make the mounts private"),
+        Step::AttachRoot => setup("attach the root"),
+        Step::PivotRoot => setup("change the root"),
+        Step::DetachOldRoot => setup("detach the old root"),
+        Step::Stage => setup("prepare files in memory"),
+        Step::Mount => target(&program.mounts),
+        Step::Dev => path("mount", "/dev"),
+        Step::Pts => path("mount", "/dev/pts"),
+        Step::Shm => path("mount", "/dev/shm"),
+        Step::Mqueue => path("mount", "/dev/mqueue"),
+        Step::Proc => path("mount", "/proc"),
+        Step::Sys => path("mount", "/sys"),
+        Step::Mask => setup("mask paths of /proc and /sys"),
+        Step::MountInDev => target(&program.mounts_in_dev),
+        Step::ReadOnlyRoot => setup("make the root read-only"),
+        Step::Terminal => setup("open a terminal"),
+        Step::Events | Step::Start => setup("start the command's process"),
+        Step::Streams => setup("set up the standard streams"),
+        Step::Limit => match spec.ulimits.get(index) {
+            Some((name, soft, hard)) => {
+                SandboxError::Limit { name: name.clone(), soft: *soft, hard: *hard, source }
+            }
+            None => setup("set a limit"),
+        },
+        Step::Cwd => SandboxError::path("change to the working directory", &spec.cwd, source),
+        Step::CwdOutside => {
+            invalid("working directory", spec.cwd.as_os_str(), "it leads out of the sandbox")
+        }
+        Step::Seccomp => setup("install the system call filter"),
+        Step::Capabilities => setup("drop capabilities"),
+        Step::User => setup("change the user"),
+        Step::Exec => exec_error(source, spec, program, root),
+    }
+}
+
+fn copy(error: &std::io::Error) -> std::io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), std::io::Error::from_raw_os_error)
+}
+
+fn exec_error(
+    source: std::io::Error,
+    spec: &Spec,
+    program: &Program,
+    root: &OwnedFd,
+) -> SandboxError {
+    let command = spec.args[0].to_string_lossy().into_owned();
+    match source.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR) => SandboxError::CommandNotFound { command },
+        Some(libc::ENOEXEC) => {
+            let host = crate::elf::host();
+            let found = program
+                .process
+                .commands
+                .iter()
+                .find_map(|path| crate::elf::architecture(root.as_fd(), &spec.cwd, path));
+            SandboxError::ExecFormat { command, found, host }
+        }
+        _ => SandboxError::NotExecutable { command, source },
+    }
+}

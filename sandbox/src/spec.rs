@@ -1,0 +1,266 @@
+//! The description of a process to run: what [`spawn`](crate::spawn) takes.
+//!
+//! Plain data with public fields; [`Spec::new`] fills in the defaults that Docker and BuildKit have.
+//! Paths *inside* the sandbox are absolute and are resolved in the new root, never outside it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// One process, its root, and everything it may see and do.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Spec {
+    /// The file tree it runs in.
+    pub root: Root,
+    /// Whether the root is mounted read-only (`--read-only`).
+    pub read_only: bool,
+    /// The command. A first word without a slash is looked up in the `PATH` of [`env`](Self::env).
+    pub args: Vec<OsString>,
+    /// The environment, exactly; only `HOME` is added, from the passwd file, if it is missing.
+    pub env: Vec<(OsString, OsString)>,
+    /// The working directory. It must exist, unless [`create_cwd`](Self::create_cwd) is set.
+    pub cwd: PathBuf,
+    /// Whether a missing working directory is created, mode 0755 and owned by root.
+    pub create_cwd: bool,
+    /// The user as in the `USER` instruction: `name`, `uid`, `name:group`, `uid:gid`, ….
+    /// Empty means root.
+    pub user: String,
+    /// The host name.
+    pub hostname: String,
+    /// The content of `/etc/hosts`, mounted read-only. Never enters a layer.
+    pub hosts: Option<Vec<u8>>,
+    /// The content of `/etc/resolv.conf`, mounted read-only. Never enters a layer.
+    pub resolv_conf: Option<Vec<u8>>,
+    /// What network it sees.
+    pub network: Network,
+    /// What is mounted besides the root and the standard file systems.
+    pub mounts: Vec<Mount>,
+    /// Size of `/dev/shm` in bytes; 64 MiB if not given.
+    pub shm_size: Option<u64>,
+    /// Resource limits: name (`nofile`), soft, hard; -1 is unlimited.
+    pub ulimits: Vec<(String, i64, i64)>,
+    /// Limits that control groups enforce.
+    pub cgroup: CgroupLimits,
+    /// The capabilities it may have.
+    pub capabilities: Capabilities,
+    /// Which system calls it may make.
+    pub seccomp: Seccomp,
+    /// Whether it is kept from gaining privileges by executing a set-user-id program. Off as in
+    /// Docker and BuildKit, so that `sudo` works.
+    pub no_new_privs: bool,
+    /// `--security=insecure`: all capabilities and devices, no filter, nothing masked.
+    pub privileged: bool,
+    /// Where its standard streams go.
+    pub stdio: Stdio,
+}
+
+impl Spec {
+    /// Describes `args` as run in `root` by `RUN`: host network, root user, captured output.
+    pub fn new(root: Root, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        Self {
+            root,
+            read_only: false,
+            args: args.into_iter().map(Into::into).collect(),
+            env: Vec::new(),
+            cwd: PathBuf::from("/"),
+            create_cwd: false,
+            user: String::new(),
+            hostname: "buildkitsandbox".to_owned(),
+            hosts: None,
+            resolv_conf: None,
+            network: Network::Host,
+            mounts: Vec::new(),
+            shm_size: None,
+            ulimits: Vec::new(),
+            cgroup: CgroupLimits::default(),
+            capabilities: Capabilities::Default,
+            seccomp: Seccomp::Default,
+            no_new_privs: false,
+            privileged: false,
+            stdio: Stdio::Capture,
+        }
+    }
+}
+
+/// The file tree a process runs in.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Root {
+    /// An overlay: what the process changes lands in `upper`, and nothing else does.
+    Overlay {
+        /// Unpacked layers, the base first. May be empty.
+        lower: Vec<PathBuf>,
+        /// Where changes land, in the form overlayfs gives them (whiteouts are devices 0:0, opaque
+        /// directories carry `trusted.overlay.opaque`). The mode and owner of this directory are
+        /// those of `/`, so the caller sets them.
+        upper: PathBuf,
+        /// An empty directory for our own use, on the file system of `upper`. It is empty again
+        /// when [`Child::wait`](crate::Child::wait) returns. The upper directory is not synced.
+        work: PathBuf,
+    },
+    /// A directory that the process changes in place.
+    Directory(PathBuf),
+    /// Layers that nothing can change.
+    ReadOnly {
+        /// Unpacked layers, the base first.
+        lower: Vec<PathBuf>,
+        /// As for [`Root::Overlay`].
+        work: PathBuf,
+    },
+}
+
+/// What network a process sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Network {
+    /// The one kiln runs in.
+    Host,
+    /// A loopback interface and nothing else.
+    None,
+}
+
+/// Something mounted besides the root.
+///
+/// A target is created if it is missing and leaves no trace in the root. `/`, `/proc`, `/sys`,
+/// `/dev` and what lies below `/proc` and `/sys` are refused.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Mount {
+    /// A file, directory or socket from elsewhere.
+    Bind {
+        /// What to mount.
+        source: Source,
+        /// Where.
+        target: PathBuf,
+        /// What writing does.
+        access: Access,
+    },
+    /// An empty file system in memory.
+    Tmpfs {
+        /// Where.
+        target: PathBuf,
+        /// Size limit in bytes; half of the memory if not given.
+        size: Option<u64>,
+        /// Mode of its root directory.
+        mode: u32,
+    },
+    /// A file with this content, kept in memory only.
+    File {
+        /// Its bytes.
+        content: Vec<u8>,
+        /// Where.
+        target: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+        /// Its owner.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+    },
+}
+
+impl Mount {
+    /// Where it is mounted.
+    pub fn target(&self) -> &std::path::Path {
+        match self {
+            Self::Bind { target, .. } | Self::Tmpfs { target, .. } | Self::File { target, .. } => {
+                target
+            }
+        }
+    }
+}
+
+/// What a bind mount shows.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Source {
+    /// A path of the machine, symbolic links followed. For paths the user gave.
+    Host(PathBuf),
+    /// A path inside a tree, resolved so that no link in the tree leads out of it. For paths in
+    /// images, contexts and caches.
+    Tree {
+        /// The tree's layers, the base first; one directory is one layer.
+        lower: Vec<PathBuf>,
+        /// The path inside; `/` for all of it.
+        path: PathBuf,
+    },
+}
+
+/// What writing to a bind mount does.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Access {
+    /// It fails.
+    ReadOnly,
+    /// It changes the source. Not possible for a tree of several layers.
+    ReadWrite,
+    /// It seems to work, and is forgotten (`RUN --mount=type=bind,rw`).
+    Discard {
+        /// An empty directory that receives what was written.
+        upper: PathBuf,
+        /// An empty directory on the same file system.
+        work: PathBuf,
+    },
+}
+
+/// The capabilities a process may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Capabilities {
+    /// The 14 that Docker and BuildKit grant.
+    Default,
+    /// Every one the kernel knows.
+    All,
+    /// These, by name without `CAP_`, in any case. See [`Capabilities::parse`](crate::caps::parse).
+    List(Vec<String>),
+}
+
+/// Which system calls a process may make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Seccomp {
+    /// Those of Docker's default profile.
+    Default,
+    /// All.
+    Unconfined,
+}
+
+/// Limits that control groups enforce. The default is none.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CgroupLimits {
+    /// Memory in bytes.
+    pub memory: Option<u64>,
+    /// Memory and swap together in bytes.
+    pub memory_swap: Option<u64>,
+    /// Processors, as `--cpus`: 1.5 is one and a half.
+    pub cpus: Option<f64>,
+    /// Number of processes and threads.
+    pub pids: Option<u64>,
+}
+
+impl CgroupLimits {
+    /// Whether nothing is limited.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Where the standard streams of a process go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stdio {
+    /// Input is empty; output and errors come through pipes of the [`Child`](crate::Child).
+    Capture,
+    /// Output and errors are ours; input is ours too, or empty.
+    Inherit {
+        /// Whether it reads our standard input.
+        stdin: bool,
+    },
+    /// A new terminal, whose other end the [`Child`](crate::Child) holds.
+    Pty {
+        /// Its height in lines.
+        rows: u16,
+        /// Its width in columns.
+        cols: u16,
+    },
+}
