@@ -14,6 +14,9 @@ exec </dev/null
 say() { printf '[%4ds] %s\n' "$((SECONDS - STARTED))" "$*"; }
 die() { printf '%s: %s\n' "${NAME:-$(basename "$0")}" "$*" >&2; exit 1; }
 
+AT_END=()
+at_end() { AT_END+=("$(printf '%q ' "$@")"); } # at_end COMMAND…: also when the script ends
+
 need_root() { [ "$(id -u)" = 0 ] || die "needs root: run it with sudo"; }
 
 # ---- a temporary folder, and an end that leaves nothing
@@ -58,7 +61,7 @@ processes_left() { # processes that this script's commands started (servers apar
   local p
   for p in /proc/[0-9]*; do
     # A process in a container has an environment of its own; it is known by what is mounted on its root.
-    if grep -qzxF "KILN_SCRIPT_RUN=$WORK" "$p/environ" 2>/dev/null ||
+    if grep -qzE "^KILN_SCRIPT_RUN=$WORK(/|$)" "$p/environ" 2>/dev/null ||
       awk -v d="$WORK/" '$5 == "/" && index($0, d) { found = 1 } END { exit !found }' "$p/mountinfo" 2>/dev/null; then
       printf '%s %s\n' "${p#/proc/}" "$(tr '\0' ' ' <"$p/cmdline" 2>/dev/null)"
     fi
@@ -69,12 +72,13 @@ finish() {
   local status=$? label pid m
   trap - EXIT HUP INT TERM
   set +e
+  for m in "${AT_END[@]}"; do eval "$m"; done
   tac "$WORK/pids" | while read -r _ label; do stop "$label"; done
   processes_left | while read -r pid _; do kill -9 "$pid"; done
   for m in $(mounts_below "$WORK"); do umount -l "$m"; done
   if [ "$status" != 0 ] && [ -n "${KEEP_WORK:-}" ]; then echo "$NAME: kept $WORK" >&2; exit "$status"; fi
-  # Empty groups that docker, podman and buildah do not take away.
-  rmdir /sys/fs/cgroup/*/{docker,libpod_parent,buildah-*} 2>/dev/null
+  # Empty groups and folders that docker, podman and buildah do not take away.
+  rmdir /sys/fs/cgroup/*/{docker,libpod_parent,buildah-*} /run/containerd/s /run/containerd 2>/dev/null
   rm -rf --one-file-system "$WORK"
   [ -e "$WORK" ] && { echo "$NAME: could not remove $WORK" >&2; status=1; }
   exit "$status"
@@ -111,7 +115,7 @@ need_kiln() { # makes $KILN: the binary named by the caller, else the release bu
   if [ -n "${KILN:-}" ]; then
     case $KILN in */*) KILN=$(realpath "$KILN") ;; *) KILN=$(command -v "$KILN") || die "KILN: no such command" ;; esac
   else
-    "$ROOT/scripts/build"
+    "$ROOT/scripts/build" || exit 1
     KILN=$ROOT/target/kiln
   fi
   [ -x "$KILN" ] || die "$KILN is not a program"
