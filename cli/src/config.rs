@@ -23,6 +23,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
+use registry::RegistryConfig;
 use serde::Deserialize;
 
 use crate::failure::{OrFail, Result};
@@ -35,36 +36,7 @@ pub struct Config {
     pub root: Option<PathBuf>,
     /// How to reach registries, by host name.
     #[serde(default)]
-    pub registry: BTreeMap<String, Registry>,
-}
-
-/// How to reach one registry.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Registry {
-    /// Hosts that are asked first, in order, maybe with a path.
-    #[serde(default)]
-    pub mirrors: Vec<String>,
-    /// Plain HTTP.
-    pub http: Option<bool>,
-    /// Certificates are not checked.
-    pub insecure: Option<bool>,
-    /// Files with further certificate authorities.
-    #[serde(default)]
-    pub ca: Vec<PathBuf>,
-    /// Client certificates.
-    #[serde(default)]
-    pub keypair: Vec<KeyPair>,
-}
-
-/// A client certificate.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeyPair {
-    /// File of the private key.
-    pub key: PathBuf,
-    /// File of the certificate.
-    pub cert: PathBuf,
+    pub registry: BTreeMap<String, RegistryConfig>,
 }
 
 /// What is read from the surroundings of the process, in one place, so that tests can say what they are.
@@ -153,16 +125,21 @@ impl Config {
         let mut registry = below.registry;
         for (host, above) in self.registry {
             let below = registry.remove(&host).unwrap_or_default();
-            registry.insert(host, above.over(below));
+            registry.insert(host, merged(above, below));
         }
         Self { root: self.root.or(below.root), registry }
+    }
+
+    /// Returns what the registry client wants to know.
+    pub fn registries(&self) -> registry::Config {
+        registry::Config { registries: self.registry.clone() }
     }
 
     fn relative_to(mut self, folder: &Path) -> Self {
         let place = |path: &mut PathBuf| *path = folder.join(&path);
         self.root.iter_mut().for_each(place);
         for registry in self.registry.values_mut() {
-            registry.ca.iter_mut().for_each(place);
+            registry.ca.iter_mut().chain(&mut registry.tlsconfigdir).for_each(place);
             registry.keypair.iter_mut().for_each(|it| {
                 place(&mut it.key);
                 place(&mut it.cert);
@@ -172,18 +149,18 @@ impl Config {
     }
 }
 
-impl Registry {
-    fn over(self, below: Self) -> Self {
-        fn first<T>(above: Vec<T>, below: Vec<T>) -> Vec<T> {
-            if above.is_empty() { below } else { above }
-        }
-        Self {
-            mirrors: first(self.mirrors, below.mirrors),
-            http: self.http.or(below.http),
-            insecure: self.insecure.or(below.insecure),
-            ca: first(self.ca, below.ca),
-            keypair: first(self.keypair, below.keypair),
-        }
+/// Lays what is said of a registry over what another file says of it.
+fn merged(above: RegistryConfig, below: RegistryConfig) -> RegistryConfig {
+    fn first<T>(above: Vec<T>, below: Vec<T>) -> Vec<T> {
+        if above.is_empty() { below } else { above }
+    }
+    RegistryConfig {
+        mirrors: first(above.mirrors, below.mirrors),
+        http: above.http.or(below.http),
+        insecure: above.insecure.or(below.insecure),
+        ca: first(above.ca, below.ca),
+        keypair: first(above.keypair, below.keypair),
+        tlsconfigdir: first(above.tlsconfigdir, below.tlsconfigdir),
     }
 }
 

@@ -14,6 +14,24 @@ pub fn rfc3339(time: SystemTime) -> String {
     )
 }
 
+/// Writes seconds since the Unix epoch as RFC 3339.
+pub fn rfc3339_of(seconds: i64) -> String {
+    let (year, month, day, [hour, minute, second]) = fields(seconds);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Writes seconds since the Unix epoch as docker's listings do: `2026-11-21 13:34:31 +0000 UTC`.
+pub fn shown(seconds: i64) -> String {
+    let (year, month, day, [hour, minute, second]) = fields(seconds);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} +0000 UTC")
+}
+
+fn fields(seconds: i64) -> (i64, i64, i64, [i64; 3]) {
+    let (year, month, day) = civil(seconds.div_euclid(86_400));
+    let of_day = seconds.rem_euclid(86_400);
+    (year, month, day, [of_day / 3600, of_day / 60 % 60, of_day % 60])
+}
+
 /// Reads an RFC 3339 time as seconds since the Unix epoch; fractions are dropped.
 pub fn parse(text: &str) -> Option<i64> {
     let number = |from: usize, to: usize| text.get(from..to)?.parse::<i64>().ok();

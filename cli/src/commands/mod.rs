@@ -5,15 +5,21 @@
 
 pub mod build;
 pub mod completions;
+pub mod images;
+pub mod login;
+pub mod system;
 pub mod version;
 
 use std::path::PathBuf;
 
+use anyhow::Context;
+use cache::Store;
+
 use crate::{
-    args::{Cli, Command},
+    args::{Cli, Command, system::SystemCommand},
     config::{Config, Surroundings},
     exit::Exit,
-    failure::Result,
+    failure::{Failure, OrFail, Result},
 };
 
 /// What all commands share.
@@ -43,6 +49,15 @@ impl Globals {
     pub fn store_root(&self, config: &Config) -> Result<PathBuf> {
         self.around.store_root(self.root.as_deref(), config)
     }
+
+    /// Opens the store.
+    ///
+    /// # Errors
+    ///
+    /// Fails where it cannot be opened or made.
+    pub fn store(&self) -> Result<Store> {
+        Store::open(&self.store_root(&self.config()?)?).or_failed()
+    }
 }
 
 /// Runs a command.
@@ -54,11 +69,50 @@ pub fn run(cli: Cli) -> Result<Exit> {
     let globals = Globals { root: cli.root, around: Surroundings::of_process() };
     match cli.command.flat() {
         Command::Build(args) => build::run(*args, &globals),
+        Command::Images(args) => images::list::run(&args, &globals),
+        Command::Inspect(args) => images::inspect::run(&args, &globals),
+        Command::History(args) => images::history::run(&args, &globals),
+        Command::Tag(args) => images::names::tag(&args, &globals),
+        Command::Rmi(args) => images::names::remove(&args, &globals),
+        Command::Login(args) => login::login(args, &globals),
+        Command::Logout(args) => login::logout(&args),
+        Command::Logs(args) => system::logs::run(&args, &globals),
+        Command::System(SystemCommand::Df(args)) => system::df::run(&args, &globals),
+        Command::System(SystemCommand::Reset(args)) => system::reset::run(&args, &globals),
+        Command::Info(args) => system::info::run(&args, &globals),
         Command::Version(args) => version::run(&args),
         Command::Completions(args) => completions::run(&args),
-        _ => {
-            let _ = globals.config()?;
-            Err(crate::failure::Failure::failed(anyhow::anyhow!("this command is not there yet")))
-        }
+        Command::Run(_) => Err(missing("run")),
+        Command::Save(_) => Err(missing("save")),
+        Command::Load(_) => Err(missing("load")),
+        Command::Pull(_) => Err(missing("pull")),
+        Command::Push(_) => Err(missing("push")),
+        Command::System(SystemCommand::Prune(_)) => Err(missing("system prune")),
+        // `flat` leaves none of these.
+        Command::Image(_) | Command::Builder(_) => Err(missing("this")),
+    }
+}
+
+fn missing(command: &str) -> Failure {
+    Failure::failed(anyhow::anyhow!("`kiln {command}` is not there yet"))
+}
+
+/// Waits for something asynchronous on this thread.
+///
+/// # Errors
+///
+/// Fails where the runtime cannot be started.
+pub(crate) fn wait<T>(future: impl Future<Output = T>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.context("cannot start the network runtime").or_failed()?.block_on(future))
+}
+
+/// Says what went wrong with a registry, and what to do about it.
+pub(crate) fn registry_failure(error: registry::Error) -> Failure {
+    let hint = error.hint();
+    let failure = Failure::failed(error);
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
     }
 }

@@ -1,0 +1,145 @@
+//! Images of the store: list, show, name, remove.
+//!
+//! What several of these commands need is here: finding an image, reading its config, adding its sizes up.
+
+pub mod history;
+pub mod inspect;
+pub mod list;
+pub mod names;
+
+use anyhow::{Context, anyhow};
+use cache::{NamedImage, PlatformImage, Store};
+use image::{DiffId, ImageRef, document::ImageConfig};
+
+use crate::failure::{Failure, OrFail, Result};
+
+/// The most bytes of an image config.
+const LARGEST_CONFIG: u64 = 8 << 20;
+
+/// Finds an image by name, id, or start of an id.
+///
+/// # Errors
+///
+/// Fails where there is none, or several.
+pub fn find(store: &Store, text: &str) -> Result<NamedImage> {
+    if let Some(image) = store.resolve(text).or_input()? {
+        return Ok(image);
+    }
+    let failure = Failure::failed(anyhow!("there is no image `{text}` in the store"));
+    Err(match similar(store, text)? {
+        Some(name) => failure.hint(format!("did you mean `{name}`?")),
+        None => failure.hint("`kiln images` lists what is there, `kiln pull` downloads"),
+    })
+}
+
+/// Returns the name of the store that is closest to one that is not there.
+fn similar(store: &Store, text: &str) -> Result<Option<String>> {
+    let names: Vec<String> = store
+        .images()
+        .or_failed()?
+        .iter()
+        .flat_map(|it| names_of(it))
+        .map(|it| it.familiar())
+        .collect();
+    let wanted =
+        ImageRef::parse(text).map_or(text.to_owned(), |it| it.with_default_tag().familiar());
+    let same_name = |it: &&String| it.split(':').next() == wanted.split(':').next();
+    let close = |it: &&String| distance(it, &wanted) <= 2;
+    Ok(names.iter().find(same_name).or_else(|| names.iter().find(close)).cloned())
+}
+
+/// The number of characters to change, add or remove.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (n, from) in a.chars().enumerate() {
+        let mut diagonal = n;
+        row[0] = n + 1;
+        for (m, to) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(from != *to);
+            diagonal = row[m + 1];
+            row[m + 1] = changed.min(row[m] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// Returns the names of an image.
+pub fn names_of(image: &NamedImage) -> Vec<ImageRef> {
+    image.names.iter().filter_map(|it| ImageRef::parse(it).ok()).collect()
+}
+
+/// Returns the platform that a command without `--platform` is about: this machine's, else the first.
+///
+/// # Errors
+///
+/// Fails where the image has none in the store.
+pub fn platform_of<'a>(image: &'a NamedImage, wanted: Option<&str>) -> Result<&'a PlatformImage> {
+    let host = image::Platform::host();
+    let platforms = &image.record.platforms;
+    let here = |wanted: &image::Platform| {
+        platforms.iter().find(|it| it.platform.normalized() == wanted.normalized())
+    };
+    let found = match wanted {
+        None => here(&host).or(platforms.first()),
+        Some(text) => here(&image::Platform::parse(text, &host).or_input()?),
+    };
+    found.ok_or_else(|| {
+        let has: Vec<String> = platforms.iter().map(|it| it.platform.format_all()).collect();
+        let failure = Failure::failed(anyhow!(
+            "the image has no platform `{}` in the store",
+            wanted.unwrap_or("any")
+        ));
+        failure.hint(format!(
+            "it has {}",
+            if has.is_empty() { "none".to_owned() } else { has.join(", ") }
+        ))
+    })
+}
+
+/// Reads the config of an image.
+///
+/// # Errors
+///
+/// Fails where it is not there or not understood.
+pub fn config_of(store: &Store, image: &PlatformImage) -> Result<ImageConfig> {
+    let bytes = store.read_blob(&image.config.0, LARGEST_CONFIG).or_failed()?;
+    serde_json::from_slice(&bytes)
+        .with_context(|| format!("the config `{}` is damaged", image.config))
+        .or_failed()
+}
+
+/// Returns the size of a layer's tar, or of what is known of it.
+///
+/// # Errors
+///
+/// Fails where its record cannot be read.
+pub fn layer_size(store: &Store, layer: &DiffId) -> Result<u64> {
+    let record = store.layer(layer).or_failed()?;
+    Ok(record.map_or(0, |it| {
+        it.tar_size.or_else(|| it.blobs.iter().map(|it| it.size).max()).unwrap_or(0)
+    }))
+}
+
+/// Returns the size of all layers.
+///
+/// # Errors
+///
+/// Fails where a record cannot be read.
+pub fn size_of(store: &Store, layers: &[DiffId]) -> Result<u64> {
+    layers.iter().map(|it| layer_size(store, it)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances() {
+        for (a, b, expected) in
+            [("", "", 0), ("app", "app", 0), ("ap", "app", 1), ("pap", "app", 2), ("a", "xyz", 3)]
+        {
+            assert_eq!(distance(a, b), expected, "{a} {b}");
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! The store and the machine: `kiln system`, `kiln info`, `kiln logs`.
+
+pub mod df;
+pub mod info;
+pub mod logs;
+pub mod reset;
