@@ -223,6 +223,16 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// An archive cannot be read or written as a tar.
+    #[error("cannot {action} {archive}")]
+    Tar {
+        /// `read` or `write`.
+        action: &'static str,
+        /// The archive.
+        archive: String,
+        /// Why.
+        source: image::error::LayerError,
+    },
     /// A credential helper failed.
     #[error("credential helper `{program}` failed: {problem}")]
     Helper {
@@ -275,7 +285,7 @@ impl Error {
             Self::File { .. } => "file",
             Self::BadFile { .. } => "bad-file",
             Self::Local { .. } => "local-io",
-            Self::Archive { .. } => "bad-archive",
+            Self::Archive { .. } | Self::Tar { .. } => "bad-archive",
             Self::Helper { .. } => "credential-helper",
             Self::NoAuthorities { .. } => "no-authorities",
             Self::Setup { .. } => "connection-setup",

@@ -1,14 +1,17 @@
 //! Images in and out: registries over HTTP, OCI layouts, archives.
 //!
 //! This crate moves bytes and checks them; it keeps nothing. Where blobs come from and go to is the caller's
-//! (`Write`, [`BlobSource`]), so that it needs no store and none needs it.
+//! (`Write`, [`BlobSource`], [`BlobSink`]), so that it needs no store and none needs it.
 //!
 //! Read the modules in this order:
 //!
 //! 1. [`config`] — which addresses stand for a registry, and how to speak with them.
 //! 2. [`auth`] — whose password goes where.
 //! 3. `http` — one request: retries, redirects, tokens.
-//! 4. [`client`] — what images need of a registry: pull, push, and the rest.
+//! 4. [`client`] — what images need of a registry; `pull` and `push` beside it.
+//! 5. [`export`] — an image that leaves, and the two halves of the seam towards the store.
+//! 6. [`layout`] — OCI layouts as directories.
+//! 7. [`archive`] — the same as tars, and what `docker save` writes.
 //!
 //! # Invariants
 //!
@@ -19,14 +22,21 @@
 //! - **Every read has a bound:** the size in the descriptor, or one of [`config::Limits`].
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod auth;
 pub mod client;
 pub mod config;
+mod docker_archive;
 pub mod error;
+pub mod export;
 mod http;
+pub mod layout;
 mod pull;
 
+pub use archive::{Format, load, write_archive};
 pub use auth::{Credential, Credentials};
 pub use client::{Client, RawDocument, RemoteImage};
 pub use config::{Config, Limits, RegistryConfig};
 pub use error::{Error, Result};
+pub use export::{BlobSink, BlobSource, Export, Named, Verified};
+pub use layout::{Found, Layout, LocalImage, read_image, write_layout};

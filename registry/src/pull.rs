@@ -34,7 +34,7 @@ pub(crate) const DOCUMENTS: [&str; 4] = [
 /// With this much progress since the last failure, failures are counted anew, in bytes.
 const PROGRESS: u64 = 1 << 20;
 /// Indexes inside of indexes are followed this far.
-const MAX_DEPTH: usize = 4;
+pub(crate) const MAX_DEPTH: usize = 4;
 const CONTENT_DIGEST: &str = "docker-content-digest";
 
 impl Client {
@@ -80,7 +80,7 @@ impl Client {
                 return Err(Error::Document { what: named(image), problem });
             }
             let list: Index = parse(&document.bytes, || format!("index of {}", named(image)))?;
-            let chosen = choose(&list, platform, image)?.clone();
+            let chosen = choose(&list, platform, || named(image))?.clone();
             let by_digest = image.with_digest(chosen.digest);
             index.get_or_insert(document);
             (document, source) = self.find_manifest(&by_digest).await?;
@@ -99,12 +99,7 @@ impl Client {
         }
         let config_bytes = self.small_blob(image, &parsed.config).await?;
         let config: ImageConfig = parse(&config_bytes, || format!("config of {}", named(image)))?;
-        if parsed.layers.len() != config.rootfs.diff_ids.len() {
-            let (n_layers, n_diff_ids) = (parsed.layers.len(), config.rootfs.diff_ids.len());
-            let problem =
-                format!("has {n_layers} layers in its manifest and {n_diff_ids} in its config");
-            return Err(Error::Document { what: named(image), problem });
-        }
+        check_layers(&parsed, &config, || named(image))?;
         Ok(RemoteImage {
             name: image.clone(),
             index,
@@ -378,7 +373,11 @@ fn foreign_host(url: &str, limits: &Limits) -> Option<Host> {
 }
 
 /// Picks the image of `platform` out of an index.
-fn choose<'a>(index: &'a Index, platform: &Platform, image: &ImageRef) -> Result<&'a Descriptor> {
+pub(crate) fn choose<'a>(
+    index: &'a Index,
+    platform: &Platform,
+    image: impl Fn() -> String,
+) -> Result<&'a Descriptor> {
     let images = || {
         index.manifests.iter().filter(|it| is_index(&it.media_type) || is_manifest(&it.media_type))
     };
@@ -402,7 +401,7 @@ fn choose<'a>(index: &'a Index, platform: &Platform, image: &ImageRef) -> Result
     if available.is_empty() {
         available.push("no image".to_owned());
     }
-    Err(Error::NoPlatform { image: named(image), platform: platform.to_string(), available })
+    Err(Error::NoPlatform { image: image(), platform: platform.to_string(), available })
 }
 
 /// Returns what a document is, after checking that it is only one thing.
@@ -473,6 +472,20 @@ pub(crate) fn is_index(media_type: &str) -> bool {
 
 pub(crate) fn is_manifest(media_type: &str) -> bool {
     matches!(media_type, media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST)
+}
+
+/// Checks that manifest and config speak of the same number of layers.
+pub(crate) fn check_layers(
+    manifest: &Manifest,
+    config: &ImageConfig,
+    image: impl Fn() -> String,
+) -> Result<()> {
+    let (n_layers, n_diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
+    if n_layers == n_diff_ids {
+        return Ok(());
+    }
+    let problem = format!("has {n_layers} layers in its manifest and {n_diff_ids} in its config");
+    Err(Error::Document { what: image(), problem })
 }
 
 /// Makes a descriptor of what every descriptor has.
