@@ -85,8 +85,8 @@ pub enum StoreError {
         /// What the reader or writer of tars says.
         source: image::error::LayerError,
     },
-    /// An entry of a layer must not or cannot be unpacked.
-    #[error("cannot unpack `{entry}`: {reason}")]
+    /// An entry of a layer must not be unpacked, or cannot be packed.
+    #[error("bad entry `{entry}` in layer: {reason}")]
     Entry {
         /// The path of the entry in the layer.
         entry: String,

@@ -22,7 +22,7 @@
 //! tmp/ID/              the staging folder of one process, and its lock
 //! ```
 //!
-//! Read the modules in this order: [`store`], [`blob`], [`layer`], [`tree`], [`tar`], [`step`], [`images`], [`lease`], [`lock`].
+//! Read the modules in this order: [`store`], [`blob`], [`layer`], [`tree`], [`tar`], [`pack`], [`step`], [`images`], [`lease`], [`lock`].
 //!
 //! # Invariants
 //!
@@ -41,6 +41,9 @@ pub mod images;
 pub mod layer;
 pub mod lease;
 pub mod lock;
+pub mod logs;
+pub mod mount;
+pub mod pack;
 pub mod step;
 pub mod store;
 pub mod tar;
@@ -53,6 +56,9 @@ pub use images::{ImageRecord, NamedImage, PlatformImage};
 pub use layer::LayerRecord;
 pub use lease::Lease;
 pub use lock::Lock;
+pub use logs::BuildLog;
+pub use mount::{CacheMount, CacheMountInfo, CacheMountRequest, Sharing};
+pub use pack::{PackOptions, pack_upper};
 pub use step::{StepKey, StepRecord};
 pub use store::{Store, StoreOptions};
 pub use tree::StagedTree;

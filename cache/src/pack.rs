@@ -1,0 +1,402 @@
+//! What a RUN changed, as a layer: overlay's upper folder is walked, fd by fd, and compared with what lies below.
+//!
+//! # What goes in
+//!
+//! - Whiteouts come first in their folder, only for what is there below, one for a whole folder. Opaque folders are made explicit: one whiteout for
+//!   each name that is gone.
+//! - Folders above a change are written with their real metadata; folders that overlay copied up and nobody changed are not. The time of a
+//!   folder alone is no change.
+//! - Files that overlay copied up and nobody changed, content included, are not written.
+//! - Names of one inode are hard links of the first of them. Sockets are left out, and so are attributes that belong to the host.
+//! - Times are whole seconds.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    io::{self, Read, Seek, Write},
+    mem::MaybeUninit,
+    os::fd::OwnedFd,
+    path::Path,
+    rc::Rc,
+};
+
+use image::{
+    entry::{Entry, Kind, Time},
+    error::LayerError,
+    layer::{IndexedTarWriter, LayerIndex, join_path},
+    view::{Node, View},
+};
+use rustix::{
+    fs::{
+        AtFlags, FileType, Mode, OFlags, RawDir, Stat, lgetxattr, llistxattr, major, minor, open,
+        openat, readlinkat, statat,
+    },
+    io::Errno,
+};
+
+use crate::{
+    error::{IoContext, StoreError, show},
+    unpack::{is_kept, through},
+};
+
+/// The kernel lists and returns no more than this at once.
+const MAX_XATTR: usize = 64 * 1024;
+const OPEN_FOLDER: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// How an upper folder is packed.
+#[derive(Debug, Clone, Default)]
+pub struct PackOptions {
+    /// No time is later than this, in seconds since the Unix epoch: `SOURCE_DATE_EPOCH`.
+    pub latest_mtime: Option<i64>,
+}
+
+/// Packs what is in overlay's upper folder `upper` as a layer on top of `lower`, and writes it to `out`.
+///
+/// Nothing may change the folder meanwhile. Overlay must have been mounted without `redirect_dir` and `metacopy`.
+///
+/// # Errors
+///
+/// - [`StoreError::EntryIo`] if something in the folder cannot be read.
+/// - [`StoreError::Entry`] if it cannot be part of a layer.
+/// - [`StoreError::Layer`] if `out` fails.
+pub fn pack_upper(
+    upper: &Path,
+    lower: &View,
+    options: &PackOptions,
+    out: impl Write,
+) -> Result<LayerIndex, StoreError> {
+    let root = open(upper, OPEN_FOLDER, Mode::empty()).at("open", upper)?;
+    let mut packer = Packer {
+        lower,
+        options,
+        writer: IndexedTarWriter::new(out),
+        stack: Vec::new(),
+        first_names: HashMap::new(),
+        xattr_buffer: vec![0; MAX_XATTR],
+    };
+    let is_opaque = packer.is_opaque(&root, b".", b"")?;
+    packer.enter(root, Vec::new(), None, is_opaque)?;
+    while let Some(folder) = packer.stack.last_mut() {
+        match folder.names.next() {
+            Some((name, stat)) => {
+                let path = join_path(&folder.path, &name);
+                let place =
+                    Place { folder: folder.fd.clone(), name, path, is_opaque: folder.is_opaque };
+                packer.visit(place, &stat)?;
+            }
+            None => {
+                packer.stack.pop();
+            }
+        }
+    }
+    let (_, index) = packer.writer.finish().map_err(failed)?;
+    Ok(index)
+}
+
+/// A folder that is being walked.
+struct Folder {
+    fd: Rc<OwnedFd>,
+    path: Vec<u8>,
+    names: std::vec::IntoIter<(Vec<u8>, Stat)>,
+    /// Its own entry, until it is written.
+    entry: Option<Entry>,
+    /// Nothing of the layers below shows here.
+    is_opaque: bool,
+}
+
+/// Where something is.
+struct Place {
+    folder: Rc<OwnedFd>,
+    name: Vec<u8>,
+    path: Vec<u8>,
+    /// Nothing of the layers below shows in its folder.
+    is_opaque: bool,
+}
+
+struct Packer<'a, W: Write> {
+    lower: &'a View,
+    options: &'a PackOptions,
+    writer: IndexedTarWriter<W>,
+    stack: Vec<Folder>,
+    /// Device and inode of what has several names → the first of them.
+    first_names: HashMap<(u64, u64), Vec<u8>>,
+    xattr_buffer: Vec<u8>,
+}
+
+impl<W: Write> Packer<'_, W> {
+    /// Starts with a folder: lists it, and writes what is gone from it.
+    fn enter(
+        &mut self,
+        fd: OwnedFd,
+        path: Vec<u8>,
+        entry: Option<Entry>,
+        is_opaque: bool,
+    ) -> Result<(), StoreError> {
+        let mut names = list(&fd, &path)?;
+        names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let (whiteouts, names): (Vec<_>, Vec<_>) =
+            names.into_iter().partition(|(_, stat)| is_whiteout(stat));
+        let below = self.lower.children(&path);
+        let gone: Vec<Vec<u8>> = below
+            .into_iter()
+            .map(|(name, _)| name)
+            .filter(|name| {
+                let is_here = names.binary_search_by(|(it, _)| it.as_slice().cmp(name)).is_ok();
+                let is_marked =
+                    whiteouts.binary_search_by(|(it, _)| it.as_slice().cmp(name)).is_ok();
+                !is_here && (is_opaque || is_marked)
+            })
+            .map(|name| join_path(&path, name))
+            .collect();
+        self.stack.push(Folder {
+            fd: Rc::new(fd),
+            path,
+            names: names.into_iter(),
+            entry,
+            is_opaque,
+        });
+        if !gone.is_empty() {
+            self.write_folders()?;
+        }
+        for path in gone {
+            self.writer.whiteout(&path).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the folders that lead here and were not written yet.
+    fn write_folders(&mut self) -> Result<(), StoreError> {
+        for folder in &mut self.stack {
+            if let Some(entry) = folder.entry.take() {
+                self.writer.append(entry, &mut io::empty()).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Packs one name of the innermost folder.
+    fn visit(&mut self, place: Place, stat: &Stat) -> Result<(), StoreError> {
+        let Place { folder, name, path, is_opaque: parent_is_opaque } = place;
+        let file_type = FileType::from_raw_mode(stat.st_mode);
+        if file_type == FileType::Socket {
+            return Ok(());
+        }
+        let xattrs = self.xattrs(&folder, &name, &path)?;
+        let lower = self.lower;
+        let below = lower.lookup(&path).filter(|_| !parent_is_opaque);
+
+        if file_type == FileType::Directory {
+            let is_opaque = parent_is_opaque || self.is_opaque(&folder, &name, &path)?;
+            let entry = self.entry(path.clone(), Kind::Directory, stat, xattrs);
+            let is_changed = below.is_none_or(|it| !is_same_folder(&it, &entry));
+            let fd =
+                openat(&folder, name.as_slice(), OPEN_FOLDER, Mode::empty()).of("open", &path)?;
+            self.enter(fd, path, Some(entry), is_opaque)?;
+            return if is_changed { self.write_folders() } else { Ok(()) };
+        }
+
+        let inode = (stat.st_dev, stat.st_ino);
+        let has_more_names = stat.st_nlink > 1;
+        if has_more_names && let Some(target) = self.first_names.get(&inode) {
+            let kind = Kind::Hardlink { target: target.clone() };
+            let entry = self.entry(path, kind, stat, BTreeMap::new());
+            self.write_folders()?;
+            return self.writer.append(entry, &mut io::empty()).map_err(failed);
+        }
+
+        let mut content: Option<File> = None;
+        let kind = match file_type {
+            FileType::RegularFile => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                content = Some(
+                    openat(&folder, name.as_slice(), flags, Mode::empty())
+                        .of("open", &path)?
+                        .into(),
+                );
+                Kind::File { size: u64::try_from(stat.st_size).unwrap_or(0) }
+            }
+            FileType::Symlink => {
+                let target = readlinkat(&folder, name.as_slice(), Vec::new()).of("read", &path)?;
+                Kind::Symlink { target: target.into_bytes() }
+            }
+            FileType::Fifo => Kind::Fifo,
+            FileType::CharacterDevice => {
+                Kind::CharDevice { major: major(stat.st_rdev), minor: minor(stat.st_rdev) }
+            }
+            FileType::BlockDevice => {
+                Kind::BlockDevice { major: major(stat.st_rdev), minor: minor(stat.st_rdev) }
+            }
+            _ => return Err(refuse(&path, "it is of an unknown type")),
+        };
+        let entry = self.entry(path, kind, stat, xattrs);
+        // With several names it is written even if this one is as before: the others are links to it.
+        if !has_more_names
+            && let Some(below) = below
+            && is_same_file(&below, &entry, content.as_mut(), self.options)?
+        {
+            return Ok(());
+        }
+        if has_more_names {
+            self.first_names.insert(inode, entry.path.clone());
+        }
+        self.write_folders()?;
+        let mut content: Box<dyn Read> = match content {
+            Some(file) => Box::new(file),
+            None => Box::new(io::empty()),
+        };
+        self.writer.append(entry, &mut content).map_err(failed)
+    }
+
+    fn entry(
+        &self,
+        path: Vec<u8>,
+        kind: Kind,
+        stat: &Stat,
+        xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    ) -> Entry {
+        Entry {
+            path,
+            kind,
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mtime: Time { secs: self.options.clamp(stat.st_mtime), nanos: 0 },
+            xattrs,
+        }
+    }
+
+    /// Reads the attributes that belong to the content of an image.
+    fn xattrs(
+        &mut self,
+        folder: &OwnedFd,
+        name: &[u8],
+        path: &[u8],
+    ) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
+        let mut xattrs = BTreeMap::new();
+        let target = through(folder, name);
+        let n_bytes = match llistxattr(&target, self.xattr_buffer.as_mut_slice()) {
+            Ok(n_bytes) => n_bytes,
+            Err(Errno::OPNOTSUPP) => 0,
+            Err(err) => return Err(err).of("list the attributes of", path),
+        };
+        if n_bytes == 0 {
+            return Ok(xattrs);
+        }
+        let names = self.xattr_buffer[..n_bytes].to_vec();
+        for attribute in names.split(|it| *it == 0).filter(|it| !it.is_empty()) {
+            if [b"overlay.redirect".as_slice(), b"overlay.metacopy"]
+                .iter()
+                .any(|it| attribute.ends_with(it))
+            {
+                return Err(refuse(
+                    path,
+                    "overlay was mounted with options whose result cannot be packed",
+                ));
+            }
+            if !is_kept(attribute) {
+                continue;
+            }
+            let n_bytes = lgetxattr(&target, attribute, self.xattr_buffer.as_mut_slice())
+                .of("read an attribute of", path)?;
+            let mut value = self.xattr_buffer[..n_bytes].to_vec();
+            if attribute == b"security.capability" {
+                forget_namespace(&mut value);
+            }
+            xattrs.insert(attribute.to_vec(), value);
+        }
+        Ok(xattrs)
+    }
+
+    /// Tells whether overlay has marked a folder as opaque.
+    fn is_opaque(
+        &mut self,
+        folder: &OwnedFd,
+        name: &[u8],
+        path: &[u8],
+    ) -> Result<bool, StoreError> {
+        let target = through(folder, name);
+        for attribute in ["trusted.overlay.opaque", "user.overlay.opaque"] {
+            match lgetxattr(&target, attribute, self.xattr_buffer.as_mut_slice()) {
+                Ok(n_bytes) if self.xattr_buffer[..n_bytes] == *b"y" => return Ok(true),
+                Ok(_) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+                Err(err) => return Err(err).of("read an attribute of", path),
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Lists a folder with what each name is.
+fn list(fd: &OwnedFd, path: &[u8]) -> Result<Vec<(Vec<u8>, Stat)>, StoreError> {
+    let mut names = Vec::new();
+    let mut buffer = vec![MaybeUninit::uninit(); 32 * 1024];
+    let mut listing = RawDir::new(fd, &mut buffer);
+    while let Some(entry) = listing.next() {
+        let entry = entry.of("list", path)?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            let stat =
+                statat(fd, name, AtFlags::SYMLINK_NOFOLLOW).of("read", &join_path(path, name))?;
+            names.push((name.to_vec(), stat));
+        }
+    }
+    Ok(names)
+}
+
+fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+/// Turns a file capability that a user namespace has written (revision 3, with the namespace's root) into one for everybody.
+fn forget_namespace(value: &mut Vec<u8>) {
+    const REVISION_2: u8 = 2;
+    const REVISION_3: u8 = 3;
+    const LEN_3: usize = 24;
+    if value.len() == LEN_3 && value[3] == REVISION_3 {
+        value[3] = REVISION_2;
+        value.truncate(LEN_3 - 4);
+    }
+}
+
+/// Compares owner, mode and attributes.
+fn has_same_rights(below: &Entry, entry: &Entry) -> bool {
+    let kept = below.xattrs.iter().filter(|(name, _)| is_kept(name));
+    (below.mode, below.uid, below.gid) == (entry.mode, entry.uid, entry.gid)
+        && kept.eq(entry.xattrs.iter())
+}
+
+fn is_same_folder(below: &Node<'_>, entry: &Entry) -> bool {
+    below.entry.kind == Kind::Directory && has_same_rights(below.entry, entry)
+}
+
+impl PackOptions {
+    fn clamp(&self, secs: i64) -> i64 {
+        secs.min(self.latest_mtime.unwrap_or(i64::MAX))
+    }
+}
+
+/// Compares everything, reading the file if nothing else differs.
+fn is_same_file(
+    below: &Node<'_>,
+    entry: &Entry,
+    content: Option<&mut File>,
+    options: &PackOptions,
+) -> Result<bool, StoreError> {
+    let is_same = below.entry.kind == entry.kind
+        && has_same_rights(below.entry, entry)
+        && options.clamp(below.entry.mtime.secs) == entry.mtime.secs;
+    let (true, Some(file)) = (is_same, content) else { return Ok(is_same) };
+    let mut hasher = blake3::Hasher::new();
+    io::copy(file, &mut hasher).of("read", &entry.path)?;
+    file.rewind().of("read", &entry.path)?;
+    Ok(below.content == Some(hasher.finalize().into()))
+}
+
+fn failed(source: LayerError) -> StoreError {
+    StoreError::Layer { what: "what a RUN changed".to_owned(), source }
+}
+
+fn refuse(entry: &[u8], reason: &str) -> StoreError {
+    StoreError::Entry { entry: show(entry), reason: reason.to_owned() }
+}
