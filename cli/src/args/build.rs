@@ -114,8 +114,14 @@ pub struct BuildArgs {
     #[arg(long, value_name = "N", help_heading = "RUN")]
     pub jobs: Option<NonZeroUsize>,
 
-    /// How progress is shown [default: $KILN_PROGRESS, $BUILDKIT_PROGRESS, or auto]
-    #[arg(long, value_name = "MODE", value_enum, help_heading = "Display")]
+    /// How progress is shown: auto, plain, tty, quiet, rawjson [default: $KILN_PROGRESS, $BUILDKIT_PROGRESS, or auto]
+    #[arg(
+        long,
+        value_name = "MODE",
+        value_enum,
+        hide_possible_values = true,
+        help_heading = "Display"
+    )]
     pub progress: Option<Mode>,
     /// Show errors only, and print the id of the image
     #[arg(short, long, help_heading = "Display")]

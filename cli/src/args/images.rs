@@ -100,8 +100,8 @@ pub struct SaveArgs {
     /// The file to write [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Write a plain OCI archive, without docker's manifest.json
-    #[arg(long, value_enum, default_value = "docker")]
+    /// Which archive to write: `docker` (readable as OCI too), or `oci` without docker's manifest.json
+    #[arg(long, value_enum, hide_possible_values = true, default_value = "docker")]
     pub format: ArchiveFormat,
     /// Which platform of the image
     #[arg(long, value_name = "PLATFORM")]

@@ -70,8 +70,14 @@ pub struct RunArgs {
     /// Which platform of the image
     #[arg(long, value_name = "PLATFORM")]
     pub platform: Option<String>,
-    /// When to pull the image
-    #[arg(long, value_enum, default_value = "missing")]
+    /// When to pull the image: always, missing, never
+    #[arg(
+        long,
+        value_enum,
+        hide_possible_values = true,
+        value_name = "WHEN",
+        default_value = "missing"
+    )]
     pub pull: PullPolicy,
     /// Label of the container
     #[arg(short, long = "label", value_name = "NAME=VALUE", value_parser = pair)]

@@ -141,6 +141,7 @@ impl Drop for Progress {
 fn show(mut view: View, receiver: &Receiver<Message>, start: Instant) -> Tails {
     let mut tails = Tails::default();
     let mut stderr = io::BufWriter::with_capacity(1 << 14, io::stderr());
+    let mut last_tick = Duration::ZERO;
     loop {
         // Written text is held back only while more is on its way.
         let message = match receiver.try_recv() {
@@ -150,40 +151,58 @@ fn show(mut view: View, receiver: &Receiver<Message>, start: Instant) -> Tails {
                 receiver.recv_timeout(TICK)
             }
         };
-        // Nobody may read what is written; the build goes on.
-        let _ = match message {
+        match message {
             Ok(Message::Event(now, event)) => {
                 tails.event(now, &event);
-                match &mut view {
-                    View::Plain(plain) => plain.event(now, event, &mut stderr),
-                    View::Tty(tty) => {
-                        tty.event(now, event);
-                        Ok(())
-                    }
-                    View::Raw(raw) => raw.event(now, &event, &mut stderr),
-                    View::Quiet => Ok(()),
-                }
+                view.event(now, event, &mut stderr);
             }
-            Err(RecvTimeoutError::Timeout) => match &mut view {
-                View::Plain(plain) => plain.tick(start.elapsed(), &mut stderr),
-                View::Tty(tty) => {
-                    tty.draw(start.elapsed());
-                    Ok(())
-                }
-                View::Raw(_) | View::Quiet => Ok(()),
-            },
+            Err(RecvTimeoutError::Timeout) => {}
             Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => break,
-        };
-    }
-    match &mut view {
-        View::Plain(plain) => {
-            let _ = plain.finish(start.elapsed(), &mut stderr);
         }
-        View::Tty(tty) => tty.finish(start.elapsed()),
-        View::Raw(_) | View::Quiet => {}
+        let now = start.elapsed();
+        if now.saturating_sub(last_tick) >= TICK {
+            last_tick = now;
+            view.tick(now, &mut stderr);
+        }
     }
+    view.finish(start.elapsed(), &mut stderr);
     let _ = stderr.flush();
     tails
+}
+
+/// What goes wrong with writing is passed over here: nobody may read what is shown, and the build goes on.
+impl View {
+    fn event(&mut self, now: Duration, event: Event, out: &mut impl Write) {
+        let _ = match self {
+            Self::Plain(plain) => plain.event(now, event, out),
+            Self::Raw(raw) => raw.event(now, &event, out),
+            Self::Tty(tty) => {
+                tty.event(now, event);
+                Ok(())
+            }
+            Self::Quiet => Ok(()),
+        };
+    }
+
+    fn tick(&mut self, now: Duration, out: &mut impl Write) {
+        match self {
+            Self::Plain(plain) => {
+                let _ = plain.tick(now, out);
+            }
+            Self::Tty(tty) => tty.draw(now),
+            Self::Raw(_) | Self::Quiet => {}
+        }
+    }
+
+    fn finish(&mut self, now: Duration, out: &mut impl Write) {
+        match self {
+            Self::Plain(plain) => {
+                let _ = plain.finish(now, out);
+            }
+            Self::Tty(tty) => tty.finish(now),
+            Self::Raw(_) | Self::Quiet => {}
+        }
+    }
 }
 
 #[cfg(test)]

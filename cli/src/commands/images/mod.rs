@@ -34,13 +34,8 @@ pub fn find(store: &Store, text: &str) -> Result<NamedImage> {
 
 /// Returns the name of the store that is closest to one that is not there.
 fn similar(store: &Store, text: &str) -> Result<Option<String>> {
-    let names: Vec<String> = store
-        .images()
-        .or_failed()?
-        .iter()
-        .flat_map(|it| names_of(it))
-        .map(|it| it.familiar())
-        .collect();
+    let names: Vec<String> =
+        store.images().or_failed()?.iter().flat_map(names_of).map(|it| it.familiar()).collect();
     let wanted =
         ImageRef::parse(text).map_or(text.to_owned(), |it| it.with_default_tag().familiar());
     let same_name = |it: &&String| it.split(':').next() == wanted.split(':').next();
