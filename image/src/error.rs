@@ -163,3 +163,23 @@ impl LayerError {
 pub(crate) fn lossy(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
 }
+
+/// A path that leads nowhere in a tree of layers.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResolveError {
+    /// Too many symbolic links follow each other.
+    #[error("too many symbolic links in `{path}`")]
+    Loop {
+        /// The path to resolve.
+        path: String,
+    },
+    /// The path goes on below something that is no folder.
+    #[error("`{found}` is no folder, in path `{path}`")]
+    NotAFolder {
+        /// The path to resolve.
+        path: String,
+        /// What is no folder.
+        found: String,
+    },
+}

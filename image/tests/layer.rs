@@ -252,6 +252,8 @@ fn limits_hold() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn any_changes_survive_tar_and_index(changes in proptest::collection::vec(change_strategy(), 0..20)) {
         let mut writer = IndexedTarWriter::new(Vec::new());
