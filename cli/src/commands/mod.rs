@@ -87,7 +87,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Load(_) => Err(missing("load")),
         Command::Pull(_) => Err(missing("pull")),
         Command::Push(_) => Err(missing("push")),
-        Command::System(SystemCommand::Prune(_)) => Err(missing("system prune")),
+        Command::System(SystemCommand::Prune(args)) => system::prune::run(&args, &globals),
         // `flat` leaves none of these.
         Command::Image(_) | Command::Builder(_) => Err(missing("this")),
     }

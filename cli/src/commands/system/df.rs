@@ -1,13 +1,14 @@
 //! `kiln system df`.
 
-use std::collections::BTreeMap;
-
-use image::DiffId;
+use cache::{CacheEntry, NamedImage, Part, Store};
 use serde_json::json;
 
 use crate::{
     args::system::DiskArgs,
-    commands::{Globals, images::names_of},
+    commands::{
+        Globals,
+        images::{names_of, size_of},
+    },
     exit::Exit,
     failure::{OrFail, Result},
     print::{self, Table},
@@ -15,114 +16,86 @@ use crate::{
     values::{Format, size::show},
 };
 
-/// One line of the table.
-struct Row {
-    kind: &'static str,
-    total: usize,
-    active: usize,
-    size: u64,
-    reclaimable: u64,
-}
-
-/// Shows what takes space. Sizes are those of the layers' tars: a layer that is shared counts once.
+/// Shows what takes space.
 ///
 /// # Errors
 ///
 /// Fails where the store cannot be read.
 pub fn run(args: &DiskArgs, globals: &Globals) -> Result<Exit> {
     let store = globals.store()?;
-    let layers = store.layers().or_failed()?;
-    let size = |it: &cache::LayerRecord| {
-        it.tar_size.or(it.blobs.iter().map(|it| it.size).max()).unwrap_or(0)
-    };
-    let sizes: BTreeMap<DiffId, u64> = layers.iter().map(|it| (it.diff_id, size(it))).collect();
-    let images = store.images().or_failed()?;
-    let steps = store.steps().or_failed()?;
-    let of = |named: bool| -> BTreeMap<DiffId, u64> {
-        let images = images.iter().filter(|it| !named || !it.names.is_empty());
-        let layers = images.flat_map(|it| &it.record.platforms).flat_map(|it| &it.layers);
-        layers.filter_map(|it| sizes.get_key_value(it)).map(|(id, size)| (*id, *size)).collect()
-    };
-    let (in_images, in_named) = (of(false), of(true));
-    let sum = |map: &BTreeMap<DiffId, u64>| map.values().sum::<u64>();
-    let cached = sum(&sizes) - sum(&in_images);
+    let usage = store.disk_usage().or_failed()?;
     let rows = [
-        Row {
-            kind: "Images",
-            total: images.len(),
-            active: images.iter().filter(|it| !it.names.is_empty()).count(),
-            size: sum(&in_images),
-            reclaimable: sum(&in_images) - sum(&in_named),
-        },
-        Row {
-            kind: "Build Cache",
-            total: steps.len(),
-            active: steps
-                .iter()
-                .filter(|it| it.layer.is_some_and(|it| in_images.contains_key(&it)))
-                .count(),
-            size: cached,
-            reclaimable: cached,
-        },
+        ("Images", &usage.images),
+        ("Build Cache", &usage.build_cache),
+        ("Cache Mounts", &usage.cache_mounts),
+        ("Logs", &usage.logs),
+        ("Other", &usage.other),
     ];
-    let mut text = match args.format {
-        Format::Json => rows.iter().map(|it| it.json() + "\n").collect(),
-        Format::Text => table(&rows),
+    let text = match args.format {
+        Format::Json => rows.iter().map(|(kind, part)| json_line(kind, part)).collect(),
+        Format::Text if args.verbose => {
+            let images = images(&store, &store.images().or_failed()?)?;
+            let entries = entries(&store.cache_entries().or_failed()?);
+            format!("{}\nImages:\n\n{images}\nBuild cache:\n\n{entries}", table(&rows))
+        }
+        Format::Text => table(&rows).to_string(),
     };
-    if args.verbose && args.format == Format::Text {
-        let mut table = Table::new(&["IMAGE", "ID", "SIZE"]);
-        for image in &images {
-            let names: Vec<String> = names_of(image).iter().map(|it| it.familiar()).collect();
-            let layers = image.record.platforms.iter().flat_map(|it| &it.layers);
-            let size = layers.filter_map(|it| sizes.get(it)).sum();
-            table.row(vec![names.join(", "), image.record.id().short(), show(size)]);
-        }
-        text += &format!("\nImages:\n\n{table}");
-        let mut table = Table::new(&["CACHE ID", "CREATED", "LAST USED", "SIZE", "STEP"]);
-        let ago = |seconds: u64| time::ago(time::now() - i64::try_from(seconds).unwrap_or(0));
-        for step in &steps {
-            let size = step.layer.and_then(|it| sizes.get(&it).copied()).unwrap_or(0);
-            let mut id = step.key.hex();
-            id.truncate(12);
-            table.row(vec![
-                id,
-                ago(step.created),
-                ago(step.last_used),
-                show(size),
-                step.description.clone(),
-            ]);
-        }
-        text += &format!("\nBuild cache:\n\n{table}");
-    }
     print::out(&text)?;
     Ok(Exit::Done)
 }
 
-fn table(rows: &[Row]) -> String {
+fn table(rows: &[(&str, &Part)]) -> Table {
     let mut table = Table::new(&["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]);
-    for row in rows {
-        let share = (row.reclaimable * 100).checked_div(row.size).unwrap_or(0);
-        let reclaimable = format!("{} ({share}%)", show(row.reclaimable));
-        table.row(vec![
-            row.kind.to_owned(),
-            row.total.to_string(),
-            row.active.to_string(),
-            show(row.size),
-            reclaimable,
-        ]);
+    for (kind, part) in rows {
+        let share = (part.n_reclaimable * 100).checked_div(part.n_bytes).unwrap_or(0);
+        let reclaimable = format!("{} ({share}%)", show(part.n_reclaimable));
+        let counts = [part.n_total.to_string(), part.n_active.to_string()];
+        let [total, active] = counts;
+        table.row(vec![(*kind).to_owned(), total, active, show(part.n_bytes), reclaimable]);
     }
-    table.to_string()
+    table
 }
 
-impl Row {
-    fn json(&self) -> String {
-        json!({
-            "Type": self.kind,
-            "TotalCount": self.total,
-            "Active": self.active,
-            "Size": self.size,
-            "Reclaimable": self.reclaimable,
-        })
-        .to_string()
+fn json_line(kind: &str, part: &Part) -> String {
+    let line = json!({
+        "Type": kind,
+        "TotalCount": part.n_total,
+        "Active": part.n_active,
+        "Size": part.n_bytes,
+        "Reclaimable": part.n_reclaimable,
+    });
+    format!("{line}\n")
+}
+
+fn images(store: &Store, images: &[NamedImage]) -> Result<Table> {
+    let mut table = Table::new(&["IMAGE", "ID", "SIZE"]);
+    for image in images {
+        let names: Vec<String> = names_of(image).iter().map(|it| it.familiar()).collect();
+        let size = image
+            .record
+            .platforms
+            .iter()
+            .map(|it| size_of(store, &it.layers))
+            .sum::<Result<u64>>()?;
+        table.row(vec![names.join(", "), image.record.id().short(), show(size)]);
     }
+    Ok(table)
+}
+
+fn entries(entries: &[CacheEntry]) -> Table {
+    let mut table = Table::new(&["CACHE ID", "CREATED", "LAST USED", "SIZE", "STEP"]);
+    let ago = |seconds: u64| time::ago(time::now() - i64::try_from(seconds).unwrap_or(0));
+    for entry in entries {
+        let step = &entry.step;
+        let mut id = step.key.hex();
+        id.truncate(12);
+        table.row(vec![
+            id,
+            ago(step.created),
+            ago(step.last_used),
+            show(entry.n_bytes),
+            step.description.clone(),
+        ]);
+    }
+    table
 }

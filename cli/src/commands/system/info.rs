@@ -28,12 +28,19 @@ pub fn run(args: &InfoArgs, globals: &Globals) -> Result<Exit> {
             it.mirrors.iter().map(move |mirror| json!({ "Registry": host, "Mirror": mirror }))
         })
         .collect();
+    let sandbox = sandbox::probe();
+    let findings: Vec<Value> = sandbox
+        .findings
+        .iter()
+        .map(|it| json!({ "Name": it.name, "Found": it.found, "Reason": it.reason }))
+        .collect();
     let info = json!({
         "Version": env!("CARGO_PKG_VERSION"),
         "Platform": platform.format_all(),
         "Kernel": kernel.release().to_string_lossy(),
         "Root": root.display().to_string(),
         "Mirrors": mirrors,
+        "Sandbox": { "Rung": sandbox.rung.describe(), "Findings": findings },
     });
     let text = match args.format {
         Format::Json => serde_json::to_string_pretty(&info).map_err(Failure::failed)? + "\n",
@@ -54,6 +61,15 @@ pub fn run(args: &InfoArgs, globals: &Globals) -> Result<Exit> {
                     text(mirror, "Registry"),
                     text(mirror, "Mirror")
                 );
+            }
+            out += &format!("{:<10} {}\n", "sandbox", sandbox.rung.describe());
+            for it in &sandbox.findings {
+                let answer = match (&it.found, &it.reason) {
+                    (Some(found), _) => found.clone(),
+                    (None, Some(reason)) => format!("no: {reason}"),
+                    (None, None) => "no".to_owned(),
+                };
+                out += &format!("  {:<18} {answer}\n", it.name);
             }
             out
         }

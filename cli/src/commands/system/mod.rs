@@ -3,4 +3,5 @@
 pub mod df;
 pub mod info;
 pub mod logs;
+pub mod prune;
 pub mod reset;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
+use cache::Store;
 
 use crate::{
     args::system::ResetArgs,
@@ -42,6 +43,8 @@ pub fn run(args: &ResetArgs, globals: &Globals) -> Result<Exit> {
         let failure = Failure::failed(anyhow!("`{mount}` is mounted inside the store"));
         return Err(failure.hint("unmount it first; nothing was removed"));
     }
+    // What running processes use goes only if that was said.
+    Store::open(&root).and_then(|it| it.reset(args.force)).or_failed()?;
     remove(&root).with_context(|| format!("cannot remove `{shown}`")).or_failed()?;
     print::out(&format!("Removed {shown}\n"))?;
     Ok(Exit::Done)
