@@ -13,6 +13,8 @@
 //! 7. [`view`] — the merged tree of a chain of layers.
 #![forbid(unsafe_code)]
 
+pub mod canonical;
+pub mod compress;
 pub mod digest;
 pub mod document;
 pub mod entry;
