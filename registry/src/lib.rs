@@ -32,6 +32,7 @@ pub mod export;
 mod http;
 pub mod layout;
 mod pull;
+mod push;
 
 pub use archive::{Format, load, write_archive};
 pub use auth::{Credential, Credentials};
@@ -40,3 +41,4 @@ pub use config::{Config, Limits, RegistryConfig};
 pub use error::{Error, Result};
 pub use export::{BlobSink, BlobSource, Export, Named, Verified};
 pub use layout::{Found, Layout, LocalImage, read_image, write_layout};
+pub use push::KnownPlaces;

@@ -1,5 +1,5 @@
 //! A store in memory, and images to put into it.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 use std::{
     collections::BTreeMap,
