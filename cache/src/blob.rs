@@ -79,6 +79,16 @@ impl Store {
     /// - [`StoreError::DigestMismatch`] if the file is damaged.
     pub fn read_blob(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, StoreError> {
         self.hold(Held::Blob(*digest.as_bytes()))?;
+        self.read_blob_unheld(digest, limit)
+    }
+
+    /// Reads a whole blob without writing it into the lease: for those who have stopped the leases, or hold a lock that the
+    /// collector waits for.
+    pub(crate) fn read_blob_unheld(
+        &self,
+        digest: &Digest,
+        limit: u64,
+    ) -> Result<Vec<u8>, StoreError> {
         let path = self.blob_path(digest);
         let bytes =
             files::read_small(&path, limit)?.ok_or(StoreError::BlobMissing { digest: *digest })?;

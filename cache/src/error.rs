@@ -115,6 +115,12 @@ pub enum StoreError {
         /// The text.
         text: String,
     },
+    /// Other processes are using the store.
+    #[error("store `{}` is in use by another process", path.display())]
+    InUse {
+        /// The root of the store.
+        path: PathBuf,
+    },
     /// A document of an image does not parse.
     #[error("{what} is no valid JSON document of its kind")]
     Document {

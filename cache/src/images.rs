@@ -277,7 +277,7 @@ impl Store {
 
     /// Reads the blob of a descriptor as what its media type says.
     pub(crate) fn document(&self, target: &Descriptor) -> Result<Document, StoreError> {
-        let bytes = || self.read_blob(&target.digest, MAX_DOCUMENT_BYTES);
+        let bytes = || self.read_blob_unheld(&target.digest, MAX_DOCUMENT_BYTES);
         let broken =
             |source| StoreError::Document { what: format!("blob `{}`", target.digest), source };
         match target.media_type.as_str() {

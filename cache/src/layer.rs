@@ -73,6 +73,18 @@ struct TreeMark {
 #[derive(Debug, Default)]
 pub(crate) struct IndexCache(Mutex<HashMap<DiffId, Arc<LayerIndex>>>);
 
+impl IndexCache {
+    /// Forgets one index.
+    pub(crate) fn remove(&self, diff_id: &DiffId) {
+        guard(&self.0).remove(diff_id);
+    }
+
+    /// Forgets all indexes.
+    pub(crate) fn clear(&self) {
+        guard(&self.0).clear();
+    }
+}
+
 impl Store {
     pub(crate) fn layer_file(&self, diff_id: &DiffId, extension: &str) -> PathBuf {
         self.path("layers").join(format!("{}.{extension}", diff_id.0.hex()))

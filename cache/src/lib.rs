@@ -22,7 +22,8 @@
 //! tmp/ID/              the staging folder of one process, and its lock
 //! ```
 //!
-//! Read the modules in this order: [`store`], [`blob`], [`layer`], [`tree`], [`tar`], [`pack`], [`step`], [`images`], [`lease`], [`lock`].
+//! Read the modules in this order: [`store`], [`blob`], [`layer`], [`tree`], [`tar`], [`pack`], [`step`], [`images`], [`lease`], [`lock`],
+//! [`collect`], [`mount`], [`logs`].
 //!
 //! # Invariants
 //!
@@ -35,6 +36,7 @@
 #![forbid(unsafe_code)]
 
 pub mod blob;
+pub mod collect;
 pub mod error;
 mod files;
 pub mod images;
@@ -51,6 +53,7 @@ pub mod tree;
 mod unpack;
 
 pub use blob::StagedBlob;
+pub use collect::{CacheEntry, Part, PruneOptions, PruneReport, Usage};
 pub use error::StoreError;
 pub use images::{ImageRecord, NamedImage, PlatformImage};
 pub use layer::LayerRecord;
