@@ -44,7 +44,7 @@ impl core::error::Error for Diagnostic {}
 #[non_exhaustive]
 pub enum Mistake {
     /// Nothing but comments and blank lines.
-    #[error("file with no instructions")]
+    #[error("file is empty: it holds no instructions")]
     NoInstructions,
     /// A physical line longer than BuildKit reads.
     #[error("line of {found} bytes is longer than the limit of {limit}")]

@@ -131,44 +131,45 @@ pub fn split(value: &str) -> Result<Vec<(String, Option<String>)>, MountError> {
     Ok(fields.into_iter().map(split).collect())
 }
 
-/// Finds what is wrong with a mount before its variables are known. What depends on one is left open.
-pub(crate) fn check(fields: &[(String, Option<String>)]) -> Vec<MountError> {
+/// Finds what is wrong with a mount before its variables are known, each with the index of the field where it is in one.
+/// What depends on a variable is left open.
+pub(crate) fn check(fields: &[(String, Option<String>)]) -> Vec<(Option<usize>, MountError)> {
     let mut errors = Vec::new();
     let mut reading = Reading::default();
-    for (key, value) in fields {
-        match value {
-            Some(value)
-                if key == "from" && value.find('$').is_some_and(|at| at + 1 < value.len()) =>
-            {
-                errors.push(MountError::VariableInFrom { value: value.clone() });
-                reading.incomplete = true;
+    let mut complete = true;
+    for (index, (key, value)) in fields.iter().enumerate() {
+        let mut deferred = false;
+        let error = match value {
+            Some(value) if key == "from" && holds_variable(value) => {
+                Some(MountError::VariableInFrom { value: value.clone() })
             }
-            // The word may hold quotes and escapes too, which only the expansion takes away.
-            Some(value) if key != "from" && value.contains(['$', '\\', '`', '\'', '"']) => {
-                match KEYS.contains(&key.as_str()) {
-                    true if key == "type" => reading.kind = None,
-                    true => {}
-                    false => errors.push(MountError::UnknownKey { key: key.clone() }),
-                }
-                reading.incomplete = true;
+            Some(value) if key != "from" && is_deferred(value) => {
+                deferred = true;
+                (!KEYS.contains(&key.as_str())).then(|| MountError::UnknownKey { key: key.clone() })
             }
-            _ => {
-                if let Err(error) = reading.field(key, value.as_deref()) {
-                    if key == "type" {
-                        reading.kind = None;
-                    }
-                    reading.incomplete = true;
-                    errors.push(error);
-                }
-            }
+            value => reading.field(key, value.as_deref()).err(),
+        };
+        let known = !deferred && error.is_none();
+        if key == "type" && !known {
+            reading.kind = None;
         }
+        complete &= known;
+        errors.extend(error.map(|it| (Some(index), it)));
     }
-    if !reading.incomplete
-        && let Err(error) = reading.finish()
-    {
-        errors.push(error);
+    if complete && let Err(error) = reading.finish() {
+        errors.push((None, error));
     }
     errors
+}
+
+/// A `$` at the end is no variable.
+fn holds_variable(value: &str) -> bool {
+    value.find('$').is_some_and(|at| at + 1 < value.len())
+}
+
+/// Quotes and escapes are taken away by the expansion, so that a value with them is not known either.
+fn is_deferred(value: &str) -> bool {
+    value.contains(['$', '\\', '`', '\'', '"'])
 }
 
 /// Returns what to do about a mistake.
@@ -231,8 +232,6 @@ struct Reading {
     kind: Option<MountKind>,
     read_only: Option<bool>,
     sharing: Option<Sharing>,
-    /// Something was left open, so that the whole cannot be judged.
-    incomplete: bool,
 }
 
 impl Default for Reading {
@@ -242,7 +241,6 @@ impl Default for Reading {
             kind: Some(MountKind::Bind),
             read_only: None,
             sharing: None,
-            incomplete: false,
         }
     }
 }

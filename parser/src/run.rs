@@ -1,6 +1,6 @@
 //! `RUN`: its flags, and with them its mounts.
 
-use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
+use alloc::{borrow::ToOwned, format, vec::Vec};
 
 use crate::{
     ast::{Heredoc, Kind, Mount, Run, Text},
@@ -11,6 +11,7 @@ use crate::{
     mount,
     node::Node,
     report::Report,
+    span::Span,
     suggest,
 };
 
@@ -65,11 +66,29 @@ fn read_mount(text: Text, report: &mut Report) -> Mount {
             let errors = mount::check(&fields);
             (fields, errors)
         }
-        Err(error) => (Vec::<(String, Option<String>)>::new(), Vec::from([error])),
+        Err(error) => (Vec::new(), Vec::from([(None, error)])),
     };
-    for error in errors {
+    let spans = if errors.is_empty() { Vec::new() } else { field_spans(&text) };
+    for (field, error) in errors {
         let hint = mount::hint(&error);
-        report.hinted(error.into(), text.span, hint);
+        let span = field.and_then(|it| spans.get(it)).copied().unwrap_or(text.span);
+        report.hinted(error.into(), span, hint);
     }
     Mount { text, fields }
+}
+
+/// Returns where the fields of a mount stand, if they are written as they are read: without quotes, escapes and
+/// continuations.
+fn field_spans(text: &Text) -> Vec<Span> {
+    let n_bytes = text.span.end() - text.span.start();
+    if n_bytes != text.value.len() || text.value.contains('"') {
+        return Vec::new();
+    }
+    let mut start = text.span.start();
+    let span = |field: &str| {
+        let span = Span::new(start, start + field.len());
+        start = span.end() + 1;
+        span
+    };
+    text.value.split(',').map(span).collect()
 }
