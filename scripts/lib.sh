@@ -23,12 +23,16 @@ need_root() { [ "$(id -u)" = 0 ] || die "needs root: run it with sudo"; }
 
 begin() { # begin NAME: makes $WORK
   NAME=$1
-  WORK=$(mktemp -d "${TMPDIR:-/tmp}/kiln-$NAME.XXXXXX")
+  # A script called by another makes its folder beside the other's: podman takes no path of more than 50 characters.
+  export KILN_SCRIPT_TMP=${KILN_SCRIPT_TMP:-${TMPDIR:-/tmp}}
+  WORK=$(mktemp -d "$KILN_SCRIPT_TMP/kiln-$NAME.XXXXXX")
   mkdir "$WORK/tmp" "$WORK/log"
   : >"$WORK/pids"
   export TMPDIR=$WORK/tmp
   # Every process below us carries this variable, so that one that outlives us can be found.
-  export KILN_SCRIPT_RUN=$WORK
+  export KILN_SCRIPT_RUN="${KILN_SCRIPT_RUN:-} $WORK"
+  export KILN_SCRIPT_FOLDERS=${KILN_SCRIPT_FOLDERS:-$WORK/folders}
+  echo "$WORK" >>"$KILN_SCRIPT_FOLDERS"
   trap finish EXIT
   trap 'exit 129' HUP
   trap 'exit 130' INT
@@ -61,7 +65,7 @@ processes_left() { # processes that this script's commands started (servers apar
   local p
   for p in /proc/[0-9]*; do
     # A process in a container has an environment of its own; it is known by what is mounted on its root.
-    if grep -qzE "^KILN_SCRIPT_RUN=$WORK(/|$)" "$p/environ" 2>/dev/null ||
+    if grep -qzE "^KILN_SCRIPT_RUN=.*$WORK( |$)" "$p/environ" 2>/dev/null ||
       awk -v d="$WORK/" '$5 == "/" && index($0, d) { found = 1 } END { exit !found }' "$p/mountinfo" 2>/dev/null; then
       printf '%s %s\n' "${p#/proc/}" "$(tr '\0' ' ' <"$p/cmdline" 2>/dev/null)"
     fi
