@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use image::layer::Limits;
+use image::{compress::DecompressLimits, layer::Limits};
 
 use crate::{
     error::{IoContext, StoreError},
@@ -54,11 +54,13 @@ pub struct StoreOptions {
     pub sync: bool,
     /// What a layer may at most be.
     pub limits: Limits,
+    /// How far a layer may expand.
+    pub decompress: DecompressLimits,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { sync: true, limits: Limits::default() }
+        Self { sync: true, limits: Limits::default(), decompress: DecompressLimits::default() }
     }
 }
 

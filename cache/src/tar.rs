@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Write},
+    io::{self, BufReader, Read, Write},
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
@@ -12,6 +12,7 @@ use std::{
 
 use image::{
     DiffId, Digest,
+    compress::decompress_limited,
     digest::Hashing,
     document::{Descriptor, media_type},
     error::LayerError,
@@ -30,6 +31,8 @@ use crate::{
 
 /// So many pieces of a tar are made ahead.
 const AHEAD: usize = 4;
+/// So many bytes of a blob are read at once.
+const READ_AHEAD: usize = 256 * 1024;
 
 impl Store {
     /// Opens the tar of a layer: a stored one, a blob decompressed, or made again from its tree.
@@ -44,7 +47,7 @@ impl Store {
         let record = self.layer(diff_id)?.ok_or_else(missing)?;
         if let Some(blob) = self.stored_blob(&record) {
             let name = self.blob_path(&blob.digest).display().to_string();
-            let tar = self.decompressed(self.open_blob(&blob.digest)?, blob.size, &name)?;
+            let tar = self.decompressed(self.open_blob(&blob.digest)?, &name)?;
             return Ok(Box::new(Verified::new(tar, diff_id.0)));
         }
         let index = self.index(diff_id)?;
@@ -132,8 +135,7 @@ impl Store {
         let into = staged.as_ref().map(crate::tree::StagedTree::upper);
 
         let tee = Arc::new(Mutex::new(Tee { input, blob: self.stage_blob()?, start: Vec::new() }));
-        let size = blob.map_or(u64::MAX, |it| it.size);
-        let tar = self.decompressed(Shared(tee.clone()), size, &what)?;
+        let tar = self.decompressed(Shared(tee.clone()), &what)?;
         let index = self.read_tar(tar, into.as_deref(), &what)?;
         io::copy(&mut Shared(tee.clone()), &mut io::sink()).map_err(failed)?;
         // All clones of it went with the reader.
@@ -175,14 +177,19 @@ impl Store {
 }
 
 impl Store {
-    /// Reads a blob as the tar that is in it.
+    /// Reads a blob as the tar that is in it, whatever it is compressed with.
     pub(crate) fn decompressed<'a>(
         &self,
         blob: impl Read + Send + 'a,
-        _size: u64,
-        _what: &str,
+        what: &str,
     ) -> Result<Box<dyn Read + Send + 'a>, StoreError> {
-        Ok(Box::new(blob))
+        let input = BufReader::with_capacity(READ_AHEAD, blob);
+        decompress_limited(input, self.inner.options.decompress).map(|(_, tar)| tar).map_err(
+            |source| StoreError::Layer {
+                what: what.to_owned(),
+                source: LayerError::Read { source },
+            },
+        )
     }
 }
 

@@ -90,11 +90,7 @@ impl Store {
         let record = self.layer_record(diff_id)?.ok_or_else(missing)?;
         let blob = self.stored_blob(&record).ok_or_else(missing)?;
         let path = self.blob_path(&blob.digest);
-        let tar = self.decompressed(
-            self.open_blob(&blob.digest)?,
-            blob.size,
-            &path.display().to_string(),
-        )?;
+        let tar = self.decompressed(self.open_blob(&blob.digest)?, &path.display().to_string())?;
         let index = self.read_tar(tar, into, &format!("`{diff_id}`"))?;
         if index.diff_id != *diff_id {
             let what = format!("the layer in `{}`", path.display());
