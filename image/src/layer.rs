@@ -14,6 +14,7 @@
 mod encoding;
 mod header;
 pub mod index;
+mod interpret;
 mod pax;
 pub mod read;
 pub mod write;

@@ -8,9 +8,11 @@
 //! 2. [`reference`] — names of images.
 //! 3. [`platform`] — what an image runs on.
 //! 4. [`document`] — descriptors, manifests, indexes, image configs.
-//! 5. [`entry`] — one file of a layer.
-//! 6. [`layer`] — layers as tars, and their indexes.
-//! 7. [`view`] — the merged tree of a chain of layers.
+//! 5. [`canonical`] — their bytes.
+//! 6. [`entry`] — one file of a layer.
+//! 7. [`layer`] — layers as tars, and their indexes.
+//! 8. [`view`] — the merged tree of a chain of layers.
+//! 9. [`compress`] — compressing layers, and undoing it.
 #![forbid(unsafe_code)]
 
 pub mod canonical;
