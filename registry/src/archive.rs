@@ -20,10 +20,10 @@ use crate::{
     client::RawDocument,
     config::Limits,
     docker_archive,
+    document::{check_layers, describe, is_manifest, parse},
     error::{Error, Result},
     export::{BlobSink, BlobSource, Named, Verified, read_document},
     layout::{Found, MARKER, check_marker, empty_index, found, merge},
-    pull::{check_layers, describe, is_manifest, parse},
 };
 
 /// More entries than this has no image archive.

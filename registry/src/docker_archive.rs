@@ -15,9 +15,9 @@ use image::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    document::parse,
     error::{Error, Result},
     export::Named,
-    pull::parse,
 };
 
 /// One image of `manifest.json`.

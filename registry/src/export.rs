@@ -13,8 +13,8 @@ use image::{
 
 use crate::{
     client::RawDocument,
+    document::{check_size, describe, is_index, is_manifest, parse},
     error::{Error, Result},
-    pull::{check_size, describe, is_index, is_manifest, parse},
 };
 
 /// Where blobs are read from: the seam towards the store.

@@ -28,9 +28,9 @@ use serde::Deserialize;
 use crate::{
     client::RawDocument,
     config::Limits,
+    document::{choose, describe, is_index, is_manifest, parse},
     error::{Error, Result},
     export::{BlobSource, Named, Verified, read_document},
-    pull::{choose, describe, is_index, is_manifest, parse},
 };
 
 /// The annotation with the whole name.
@@ -142,7 +142,7 @@ impl Layout {
             .len();
         let bytes =
             read_document(self, &describe("", digest, size), Limits::default().document_bytes)?;
-        let media_type = crate::pull::document_type(&bytes, None, || format!("blob {digest}"))?;
+        let media_type = crate::document::document_type(&bytes, None, || format!("blob {digest}"))?;
         Ok(describe(&media_type, digest, size))
     }
 }
@@ -169,12 +169,13 @@ pub fn read_image(
     let read = |descriptor: &Descriptor| -> Result<RawDocument> {
         let bytes = read_document(source, descriptor, limit)?;
         let what = || format!("blob {}", descriptor.digest);
-        let media_type = crate::pull::document_type(&bytes, Some(&descriptor.media_type), what)?;
+        let media_type =
+            crate::document::document_type(&bytes, Some(&descriptor.media_type), what)?;
         Ok(RawDocument { media_type, digest: descriptor.digest, bytes })
     };
     let mut document = read(root)?;
     let mut index = None;
-    for _ in 0..crate::pull::MAX_DEPTH {
+    for _ in 0..crate::document::MAX_DEPTH {
         if !is_index(&document.media_type) {
             break;
         }
@@ -190,7 +191,7 @@ pub fn read_image(
     let parsed: Manifest = parse(&document.bytes, what)?;
     let config_bytes = read_document(source, &parsed.config, limit)?;
     let config: ImageConfig = parse(&config_bytes, || format!("config {}", parsed.config.digest))?;
-    crate::pull::check_layers(&parsed, &config, || document.digest.to_string())?;
+    crate::document::check_layers(&parsed, &config, || document.digest.to_string())?;
     Ok(LocalImage { index, manifest: document, parsed, config_bytes, config })
 }
 

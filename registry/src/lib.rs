@@ -27,6 +27,7 @@ pub mod auth;
 pub mod client;
 pub mod config;
 mod docker_archive;
+mod document;
 pub mod error;
 pub mod export;
 mod http;

@@ -145,8 +145,12 @@ impl Push<'_> {
 
     async fn has(&self, descriptor: &Descriptor) -> Result<bool> {
         let url = self.host.url(&format!("{}blobs/{}", self.repository, descriptor.digest)).await?;
-        let response = self.host.send(&Request::new(Method::HEAD, url), &self.scope()).await?;
-        Ok(response.status().is_success())
+        match self.host.send(&Request::new(Method::HEAD, url), &self.scope()).await {
+            Ok(response) => Ok(response.status().is_success()),
+            // The answer to the upload will say why in words; this one has no body.
+            Err(Error::Unauthorized { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes the blob over from another repository of the registry. Whatever stands in the way, it can still be uploaded.

@@ -59,7 +59,12 @@ fn words(document: &Value) -> String {
             (text(error, "code").to_lowercase().replace('_', " "), text(error, "message"));
         return match () {
             () if message.is_empty() => code,
-            () if code.is_empty() || message.to_lowercase().contains(&code) => message,
+            () if code.is_empty()
+                || code == "unauthorized"
+                || message.to_lowercase().contains(&code) =>
+            {
+                message
+            }
             () => format!("{code}: {message}"),
         };
     }
