@@ -8,6 +8,7 @@ pub mod completions;
 pub mod images;
 pub mod login;
 pub mod system;
+pub mod transfer;
 pub mod version;
 
 use std::path::PathBuf;
@@ -84,7 +85,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Completions(args) => completions::run(&args),
         Command::Run(_) => Err(missing("run")),
         Command::Save(_) => Err(missing("save")),
-        Command::Load(_) => Err(missing("load")),
+        Command::Load(args) => transfer::load::run(&args, &globals),
         Command::Pull(_) => Err(missing("pull")),
         Command::Push(_) => Err(missing("push")),
         Command::System(SystemCommand::Prune(args)) => system::prune::run(&args, &globals),

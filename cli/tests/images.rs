@@ -1,0 +1,95 @@
+//! Loads a small image and runs through the commands that list, show, name and remove it.
+
+use std::{fs, path::Path, process::Command};
+
+use image::Digest;
+use serde_json::{Value, json};
+
+#[test]
+fn an_image_is_loaded_listed_shown_named_and_removed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    layout(&folder.path().join("layout"));
+    let run = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_kiln"))
+            .args(args)
+            .current_dir(folder.path())
+            .env_clear()
+            .env("HOME", folder.path())
+            .env("KILN_ROOT", folder.path().join("store"))
+            .output()
+            .expect("kiln runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (text(&output.stdout), text(&output.stderr), output.status.code())
+    };
+    let ok = |args: &[&str]| {
+        let (out, err, status) = run(args);
+        assert_eq!((err.as_str(), status), ("", Some(0)), "{args:?}: {out}");
+        out
+    };
+
+    assert_eq!(ok(&["load", "-i", "layout"]), "Loaded image: app:1\n");
+    assert_eq!(ok(&["images", "--format", "{{.Repository}}:{{.Tag}} {{.Size}}"]), "app:1 10.2kB\n");
+    assert_eq!(ok(&["images", "-q", "nothing"]), "");
+    assert_eq!(
+        ok(&["images", "--filter", "label=a=b", "--filter", "reference=ap*", "-q"]).lines().count(),
+        1
+    );
+    assert_eq!(ok(&["images", "--filter", "label=a=c", "-q"]), "");
+
+    let inspected: Value = serde_json::from_str(&ok(&["inspect", "app:1"])).expect("JSON");
+    assert_eq!(inspected[0]["RepoTags"], json!(["app:1"]));
+    assert_eq!(inspected[0]["Config"]["Cmd"], json!(["/run"]));
+    assert_eq!(
+        ok(&["inspect", "-f", "{{.Config.Cmd}} {{json .Os}}", "app:1"]),
+        "[/run] \"linux\"\n"
+    );
+    let history = ok(&["history", "--format", "{{.CreatedBy}}|{{.Size}}", "app:1"]);
+    assert_eq!(history, "CMD [\"/run\"]|0B\nCOPY run / # buildkit|10.2kB\n");
+
+    ok(&["tag", "app:1", "registry.example/team/app"]);
+    assert_eq!(ok(&["images", "-q"]).lines().count(), 1);
+    let id = ok(&["images", "-q", "--no-trunc"]);
+    let (_, err, status) = run(&["rmi", id.trim()]);
+    assert!(err.contains("several names") && status == Some(1), "{err}");
+    let (_, err, _) = run(&["inspect", "ap:1"]);
+    assert!(err.contains("did you mean `app:1`?"), "{err}");
+    assert_eq!(ok(&["rmi", "app:1"]), "Untagged: app:1\n");
+    let removed = ok(&["rmi", "registry.example/team/app"]);
+    assert_eq!(removed, format!("Untagged: registry.example/team/app:latest\nDeleted: {id}"));
+    assert_eq!(ok(&["images", "-q"]), "");
+    assert!(ok(&["system", "prune", "--force"]).contains("Total reclaimed space: "));
+}
+
+/// Writes an OCI layout with one image of one layer.
+fn layout(folder: &Path) {
+    let blobs = folder.join("blobs/sha256");
+    fs::create_dir_all(&blobs).expect("made");
+    let put = |media_type: &str, bytes: &[u8]| {
+        let digest = Digest::of(bytes);
+        fs::write(blobs.join(digest.hex()), bytes).expect("written");
+        json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
+    };
+    // A tar of nothing, with the padding that tar itself writes.
+    let tar = vec![0_u8; 10_240];
+    let layer = put("application/vnd.oci.image.layer.v1.tar", &tar);
+    let platform = image::Platform::host();
+    let config = json!({
+        "architecture": platform.architecture,
+        "os": platform.os,
+        "created": "2026-01-02T03:04:05Z",
+        "config": { "Cmd": ["/run"], "Labels": { "a": "b" } },
+        "rootfs": { "type": "layers", "diff_ids": [layer["digest"]] },
+        "history": [
+            { "created_by": "COPY run / # buildkit" },
+            { "created_by": "CMD [\"/run\"]", "empty_layer": true },
+        ],
+    });
+    let config = put("application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
+    let manifest_type = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = json!({ "schemaVersion": 2, "mediaType": manifest_type, "config": config, "layers": [layer] });
+    let mut manifest = put(manifest_type, manifest.to_string().as_bytes());
+    manifest["annotations"] = json!({ "io.containerd.image.name": "docker.io/library/app:1" });
+    let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
+    fs::write(folder.join("index.json"), index.to_string()).expect("written");
+    fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("written");
+}
