@@ -97,7 +97,7 @@ impl Store {
     ///
     /// [`StoreError::Io`] if the file cannot be written.
     pub fn tag(&self, name: &ImageRef, record: &ImageRecord) -> Result<(), StoreError> {
-        self.put_image(&[name.clone()], record)
+        self.put_image(std::slice::from_ref(name), record)
     }
 
     /// Stores an image and gives it these names, none or several.
@@ -282,7 +282,9 @@ impl Store {
             |source| StoreError::Document { what: format!("blob `{}`", target.digest), source };
         match target.media_type.as_str() {
             media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST => {
-                serde_json::from_slice(&bytes()?).map(Document::Manifest).map_err(broken)
+                serde_json::from_slice(&bytes()?)
+                    .map(|it| Document::Manifest(Box::new(it)))
+                    .map_err(broken)
             }
             media_type::OCI_INDEX | media_type::DOCKER_INDEX => {
                 serde_json::from_slice(&bytes()?).map(Document::Index).map_err(broken)
@@ -294,7 +296,7 @@ impl Store {
 
 /// A document of an image.
 pub(crate) enum Document {
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
     Index(Index),
     Other,
 }

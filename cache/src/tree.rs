@@ -2,19 +2,19 @@
 
 use std::{
     fs,
-    io::Read,
+    io::{Read, Seek, SeekFrom},
     os::fd::AsFd,
     path::{Path, PathBuf},
 };
 
 use image::{
     DiffId,
-    entry::Entry,
-    layer::{IndexedTarReader, LayerIndex, Record},
+    entry::{Entry, Kind},
+    layer::{Change, IndexedTarReader, LayerIndex, Record},
 };
 
 use crate::{
-    error::{IoContext, StoreError},
+    error::{IoContext, StoreError, show},
     files,
     layer::LayerRecord,
     store::Store,
@@ -82,6 +82,39 @@ impl Store {
         self.put_index(&index)?;
         self.note_size(&index)?;
         Ok(self.remember_index(index))
+    }
+
+    /// Opens the content of a file of a layer: from its tree, or out of its stored tar, else after unpacking it.
+    ///
+    /// `change` is the place of the file in `index.changes`, as [`image::view::Node::change`] says it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Entry`] if that is no file, and those of [`ensure_tree`](Self::ensure_tree).
+    pub fn open_content(
+        &self,
+        index: &LayerIndex,
+        change: usize,
+    ) -> Result<Box<dyn Read + Send>, StoreError> {
+        let Some(Change::Entry {
+            entry: Entry { path, kind: Kind::File { size }, .. },
+            offset,
+            ..
+        }) = index.changes.get(change)
+        else {
+            let entry = index.changes.get(change).map_or_else(String::new, |it| show(it.path()));
+            return Err(StoreError::Entry { entry, reason: "it is no file".to_owned() });
+        };
+        let diff_id = &index.diff_id;
+        if !self.has_tree(diff_id)? && self.has_blob(&diff_id.0)? {
+            let mut tar = self.open_blob(&diff_id.0)?;
+            tar.seek(SeekFrom::Start(*offset)).at("read", self.blob_path(&diff_id.0))?;
+            return Ok(Box::new(tar.take(*size)));
+        }
+        let tree = self.ensure_tree(diff_id)?;
+        let folder = fs::File::open(&tree).at("open", &tree)?;
+        let file = open_in_tree(&folder, path).of("open", path)?;
+        Ok(Box::new(file.take(*size)))
     }
 
     /// Reads a layer from one of its blobs, and unpacks it on the way.

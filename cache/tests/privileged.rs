@@ -146,7 +146,7 @@ fn privileged_what_a_run_changed_comes_back_as_it_was() {
     let upper = Some((staged.upper(), staged.work()));
     let overlay = Overlay::mount(
         &place.folder.path().join("mnt"),
-        &[tree.clone()],
+        std::slice::from_ref(&tree),
         upper.as_ref().map(|(upper, work)| (upper.as_path(), work.as_path())),
     );
     change(overlay.path());

@@ -109,10 +109,21 @@ fn a_layer_changes_its_face_and_keeps_its_bytes() {
     assert_eq!(*store.index(&index.diff_id).expect("an index"), index);
     assert_eq!(read(store.open_tar(&index.diff_id).expect("a tar")), tar);
 
+    let change = index.changes.iter().position(|it| it.path() == b"a/hello").expect("a file");
+    assert_eq!(
+        read(store.open_content(&index, change).expect("a file")),
+        b"hello",
+        "out of the tar"
+    );
+    assert!(matches!(store.open_content(&index, 0), Err(StoreError::Entry { .. })));
+
     let tree = store.ensure_tree(&index.diff_id).expect("a tree");
     assert_eq!(fs::read(tree.join("a/hello")).expect("a file"), b"hello");
     assert_eq!(fs::read_link(tree.join("a/link")).expect("a link"), Path::new("/a/hello"));
     assert!(store.has_tree(&index.diff_id).expect("a look"));
+
+    let change = index.changes.iter().position(|it| it.path() == b"a/hello").expect("a file");
+    assert_eq!(read(store.open_content(&index, change).expect("a file")), b"hello");
 
     // Without its tar it is made again from the tree.
     fs::remove_file(store.blob_path(&index.diff_id.0)).expect("removed");
@@ -212,4 +223,38 @@ fn layers_merge_their_blobs() {
     store.put_layer(&LayerRecord::of_blob(diff_id, blob(b"two"))).expect("stored");
     store.put_layer(&LayerRecord::of_blob(diff_id, blob(b"one"))).expect("stored");
     assert_eq!(store.layer(&diff_id).expect("a look").expect("a layer").blobs.len(), 2);
+}
+
+/// What overlay leaves in its upper folder, made by hand: even plain users may make whiteouts.
+#[test]
+fn an_upper_folder_becomes_a_layer() {
+    use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+    let (_folder, store) = open();
+    let (tar, lower) = layer();
+    store.import_layer(&tar[..], None, None, false).expect("imported");
+    let view = image::view::View::new(vec![store.index(&lower.diff_id).expect("an index")]);
+
+    let staged = store.stage_tree().expect("staged");
+    let upper = staged.upper();
+    fs::create_dir(upper.join("a")).expect("a folder");
+    for whiteout in ["a/hello", "never-was"] {
+        mknodat(CWD, upper.join(whiteout), FileType::CharacterDevice, Mode::empty(), makedev(0, 0))
+            .expect("a whiteout");
+    }
+    fs::write(upper.join("new"), "new").expect("a file");
+    fs::hard_link(upper.join("new"), upper.join("other")).expect("a hard link");
+
+    let options = cache::PackOptions { latest_mtime: Some(1_000_000_000) };
+    let mut packed = Vec::new();
+    let index = cache::pack_upper(&upper, &view, &options, &mut packed).expect("packed");
+    let shown: Vec<_> =
+        index.changes.iter().map(|it| String::from_utf8_lossy(it.path()).into_owned()).collect();
+    assert_eq!(shown, ["a", "a/hello", "new", "other"]);
+    let image::layer::Change::Entry { entry, .. } = &index.changes[2] else { panic!("{index:?}") };
+    assert_eq!(entry.mtime.secs, 1_000_000_000);
+
+    let record = staged.commit(&index).expect("committed");
+    assert!(record.can_be_remade && record.blobs.is_empty());
+    assert_eq!(read(store.open_tar(&index.diff_id).expect("a tar")), packed);
+    store.flush().expect("flushed");
 }
