@@ -12,12 +12,16 @@ pub mod expose;
 pub mod facts;
 pub mod git_url;
 pub mod ignore;
+pub mod lint;
+pub mod location;
 pub mod mode;
+pub mod outline;
 pub mod path;
 pub mod plan;
 pub mod request;
 pub mod signal;
 pub mod stages;
+pub mod targets;
 pub mod wildcard;
 pub mod workdir;
 

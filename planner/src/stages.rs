@@ -574,7 +574,7 @@ fn image_base(name: &str) -> Result<Base, PlanErrorKind> {
     Ok(Base::Image(ImageOrigin::Reference(reference), display))
 }
 
-fn is_overridden(name: &str, request: &Request) -> bool {
+pub(crate) fn is_overridden(name: &str, request: &Request) -> bool {
     !request.named_contexts.is_empty() && context_value(name, None, request).is_some()
 }
 
@@ -610,7 +610,7 @@ fn context_value<'a>(
 }
 
 /// What a named context puts in the place of `name`.
-fn named_context(
+pub(crate) fn named_context(
     name: &str,
     platform: Option<&Platform>,
     request: &Request,
@@ -662,7 +662,7 @@ fn ignores_cache(request: &Request, name: Option<&Text>) -> bool {
 }
 
 /// The arguments that FROM lines may use without declaring them.
-fn default_args(request: &Request) -> Variables {
+pub(crate) fn default_args(request: &Request) -> Variables {
     let mut args = Variables::default();
     for (prefix, platform) in [("BUILD", &request.build_platform), ("TARGET", &request.platform)] {
         args.set(&format!("{prefix}PLATFORM"), &platform.to_string());
@@ -727,5 +727,48 @@ fn suggest_variable<'a>(
         None => error.with_hint(format!(
             "`{name}` is not set: declare it with ARG before the first FROM, with a default"
         )),
+    }
+}
+
+impl StageGraph {
+    /// Returns the FROM line or flag that asks for an image.
+    pub fn span_of(&self, query: &ImageQuery) -> Option<Span> {
+        let found = (0..self.stages.len()).find(|it| self.query(*it).as_ref() == Some(query))?;
+        Some(self.stages[found].span)
+    }
+
+    /// Returns the local contexts by the names that steps use.
+    pub fn local_contexts(&self) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
+        for stage in &self.stages {
+            if let Base::Files(Source::Local(name)) = &stage.base
+                && let Some((value, _)) = context_value(name, stage.platform.as_ref(), &self.request)
+            {
+                found.insert(name.clone(), value.to_owned());
+            }
+        }
+        found
+    }
+}
+
+impl StageGraph {
+    /// Returns the FROM line or flag that asks for an image.
+    pub fn span_of(&self, query: &ImageQuery) -> Option<Span> {
+        let found = (0..self.stages.len()).find(|it| self.query(*it).as_ref() == Some(query))?;
+        Some(self.stages[found].span)
+    }
+
+    /// Returns the local contexts by the names that steps use.
+    pub fn local_contexts(&self) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
+        for stage in &self.stages {
+            if let Base::Files(Source::Local(name)) = &stage.base
+                && let Some((value, _)) =
+                    context_value(name, stage.platform.as_ref(), &self.request)
+            {
+                found.insert(name.clone(), value.to_owned());
+            }
+        }
+        found
     }
 }

@@ -1,0 +1,623 @@
+//! Walks a file as a build would, with everything resolved that findings and outlines depend on.
+//!
+//! This is the reference's order of things, not the planner's: the reference stops at the first mistake, and what it has
+//! found by then is what it reports.
+
+use alloc::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    format,
+    string::{String, ToString},
+    vec,
+    vec::Vec,
+};
+
+use image::{ImageRef, Platform, document::ImageConfig};
+use parser::{
+    Diagnostic,
+    ast::{Dockerfile, From, Instruction, Kind},
+    span::Lines,
+    suggest::suggest,
+};
+
+use super::{
+    config::CheckOptions,
+    findings::{Failure, Findings, Warning},
+    rule::Rule,
+    stage::{ArgInfo, Capture, Command, Config, Stage, description},
+    text,
+};
+use crate::{
+    env::Variables,
+    expand::{Expanded, Lexer},
+    facts::{ImageOrigin, ImageQuery},
+    ignore::Patterns,
+    request::Request,
+    stages::{Base, default_args, is_overridden, named_context, sources},
+};
+
+/// Configs of base images, or why they cannot be had.
+pub type Images = BTreeMap<ImageQuery, Result<ImageConfig, String>>;
+
+/// A Dockerfile and what it is built with.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// The tree.
+    pub dockerfile: &'a Dockerfile,
+    /// What the parser has to say.
+    pub diagnostics: &'a [Diagnostic],
+    /// The text.
+    pub text: &'a str,
+    /// Target, build arguments, platforms and named contexts.
+    pub request: &'a Request,
+    /// Patterns of the ignore file.
+    pub ignored: &'a [String],
+    /// Base images. Those that are asked for and not in here are taken as empty, and named as missing.
+    pub images: &'a Images,
+}
+
+/// What a walk came to.
+#[derive(Debug)]
+pub(crate) struct Survey<'a> {
+    pub(crate) warnings: Vec<Warning>,
+    pub(crate) failure: Option<Failure>,
+    pub(crate) stages: Vec<Stage<'a>>,
+    pub(crate) target: usize,
+    pub(crate) missing: BTreeSet<ImageQuery>,
+}
+
+/// Walks the stages that the target needs, or all of them.
+pub(crate) fn survey<'a>(subject: &Subject<'a>, all: bool) -> Survey<'a> {
+    let mut walk = Walk {
+        subject: *subject,
+        findings: Findings::default(),
+        lexer: Lexer::new(subject.dockerfile.directives.escape),
+        globals: default_args(subject.request),
+        ignored: None,
+        stages: Vec::new(),
+        target: 0,
+        missing: BTreeSet::new(),
+    };
+    let failure = walk.run(all).err();
+    let Walk { findings, stages, target, missing, .. } = walk;
+    Survey { warnings: findings.warnings, failure, stages, target, missing }
+}
+
+/// The walk so far.
+pub(super) struct Walk<'a> {
+    pub(super) subject: Subject<'a>,
+    pub(super) findings: Findings,
+    pub(super) lexer: Lexer,
+    pub(super) globals: Variables,
+    pub(super) ignored: Option<Patterns>,
+    pub(super) stages: Vec<Stage<'a>>,
+    target: usize,
+    missing: BTreeSet<ImageQuery>,
+}
+
+pub(super) fn fail<T>(message: impl Into<String>, lines: Lines) -> Result<T, Failure> {
+    Err(Failure { message: message.into(), lines: Some(lines) })
+}
+
+impl<'a> Walk<'a> {
+    fn run(&mut self, all: bool) -> Result<(), Failure> {
+        let Subject { dockerfile, diagnostics, text, request, .. } = self.subject;
+        let directive = dockerfile.directives.check.as_ref().map(|it| it.value.as_str());
+        let given = request.build_args.get("BUILDKIT_DOCKERFILE_CHECK").map(String::as_str);
+        self.findings.options =
+            CheckOptions::parse(given.or(directive).unwrap_or_default()).map_err(|error| {
+                Failure { message: format!("failed to parse check options: {error}"), lines: None }
+            })?;
+        text::file(diagnostics)?;
+        text::instructions(dockerfile, diagnostics, text, &mut self.findings)?;
+        if self.froms().next().is_none() {
+            let message = "dockerfile contains no stages to build".into();
+            return Err(Failure { message, lines: None });
+        }
+        text::stage_names(dockerfile, &mut self.findings);
+        text::casing(dockerfile, &mut self.findings);
+
+        let defaults = self.global_args(false);
+        if let Ok((defaults, _)) = &defaults {
+            self.check_default_bases(defaults);
+        }
+        let (globals, args) = self.global_args(true)?;
+        self.globals = globals;
+        self.check_epoch()?;
+        self.add_stages(&args)?;
+        self.find_target()?;
+        self.add_sources()?;
+        self.check_cycles()?;
+
+        let reachable = self.resolve(all)?;
+        let patterns = Patterns::new(self.subject.ignored)
+            .map_err(|error| Failure { message: error.to_string(), lines: None })?;
+        self.ignored = (!patterns.is_empty()).then_some(patterns);
+        for stage_idx in 0..self.stages.len() {
+            if (all || reachable.contains(&stage_idx)) && !self.stages[stage_idx].is_dispatched {
+                self.dispatch_stage(stage_idx)?;
+            }
+        }
+        if self.findings.options.error && !self.findings.rules.is_empty() {
+            let rules: Vec<&str> = self.findings.rules.iter().copied().collect();
+            let message = format!("lint violation found for rules: {}", rules.join(", "));
+            return Err(Failure { message, lines: None });
+        }
+        Ok(())
+    }
+
+    fn froms(&self) -> impl Iterator<Item = (&'a Instruction, &'a From)> + use<'a> {
+        self.subject.dockerfile.instructions.iter().filter_map(|it| match &it.kind {
+            Kind::From(from) => Some((it, from)),
+            _ => None,
+        })
+    }
+
+    /// The arguments before the first stage, with or without what the request gives.
+    fn global_args(
+        &self,
+        with_given: bool,
+    ) -> Result<(Variables, BTreeMap<String, ArgInfo>), Failure> {
+        let mut variables = self.globals.clone();
+        let mut args = BTreeMap::new();
+        for instruction in &self.subject.dockerfile.instructions {
+            let arg = match &instruction.kind {
+                Kind::Arg(arg) => arg,
+                Kind::From(_) => break,
+                _ => continue,
+            };
+            for pair in &arg.args {
+                let name = &pair.key.value;
+                let given = self.subject.request.build_args.get(name).filter(|_| with_given);
+                let mut info = ArgInfo {
+                    description: description(&instruction.comments, name),
+                    lines: instruction.lines,
+                    ..ArgInfo::default()
+                };
+                let value = match (given, &pair.value) {
+                    (Some(given), _) => Some(given.clone()),
+                    (None, Some(default)) => {
+                        let Expanded { text, matched, .. } =
+                            self.expand(&default.value, &variables, instruction.lines)?;
+                        info.deps = matched;
+                        Some(text)
+                    }
+                    (None, None) => None,
+                };
+                if let Some(value) = value {
+                    variables.set(name, &value);
+                    info.value = value;
+                }
+                // An argument may be made of its own earlier value.
+                let earlier = args.get(name).map(|it: &ArgInfo| it.deps.clone());
+                info.deps.extend(earlier.into_iter().flatten());
+                args.insert(name.clone(), info);
+            }
+        }
+        Ok((variables, args))
+    }
+
+    fn expand(&self, text: &str, env: &Variables, lines: Lines) -> Result<Expanded, Failure> {
+        let expanded = self.lexer.word(text, env);
+        expanded.map_err(|error| Failure { message: error.to_string(), lines: Some(lines) })
+    }
+
+    fn check_default_bases(&mut self, defaults: &Variables) {
+        for (instruction, from) in self.froms() {
+            let Ok(expanded) = self.lexer.word(&from.base.value, defaults) else { return };
+            if ImageRef::parse(&expanded.text).is_err() {
+                let detail = format!(
+                    "Default value for ARG {} results in empty or invalid base image name",
+                    from.base.value
+                );
+                let rule = Rule::InvalidDefaultArgInFrom;
+                self.findings.add(rule, &instruction.comments, instruction.lines, detail);
+            }
+        }
+    }
+
+    /// `SOURCE_DATE_EPOCH` is seconds, or names what to take them from.
+    fn check_epoch(&self) -> Result<(), Failure> {
+        let Some(value) = self.globals.value("SOURCE_DATE_EPOCH") else { return Ok(()) };
+        if value.is_empty() || value == "context" || value.parse::<i64>().is_ok() {
+            return Ok(());
+        }
+        let is_named =
+            |from: &From| from.name.as_ref().is_some_and(|it| it.value.eq_ignore_ascii_case(value));
+        let Some((instruction, _)) = self.froms().find(|(_, from)| is_named(from)) else {
+            if is_overridden(value, self.subject.request) {
+                return Ok(());
+            }
+            let message = format!("invalid SOURCE_DATE_EPOCH: {value}");
+            return Err(Failure { message, lines: None });
+        };
+        let all = &self.subject.dockerfile.instructions;
+        let first = all.iter().position(|it| core::ptr::eq(it, instruction)).unwrap_or_default();
+        let body = all[first + 1..].iter().take_while(|it| !matches!(it.kind, Kind::From(_)));
+        for instruction in body.filter(|it| !matches!(it.kind, Kind::Add(_) | Kind::Arg(_))) {
+            let keyword = instruction.keyword.value.to_uppercase();
+            let message = format!(
+                "SOURCE_DATE_EPOCH stage does not meet source-only requirements: unsupported {keyword} instruction"
+            );
+            return Err(Failure { message, lines: None });
+        }
+        Ok(())
+    }
+
+    fn add_stages(&mut self, args: &BTreeMap<String, ArgInfo>) -> Result<(), Failure> {
+        for (n_before, (instruction, from)) in self.froms().enumerate() {
+            let lines = instruction.lines;
+            let name = from.name.as_ref().map(|it| it.value.to_lowercase());
+            let expanded = self.lexer.word(&from.base.value, &self.globals);
+            let unmatched = expanded.as_ref().map(|it| it.unmatched.clone()).unwrap_or_default();
+            self.report_undeclared(instruction, &unmatched, args);
+            let expanded =
+                expanded.map_err(|it| Failure { message: it.to_string(), lines: Some(lines) })?;
+            if expanded.text.is_empty() {
+                let base = &from.base.value;
+                return fail(format!("base name ({base}) should not be blank"), lines);
+            }
+            let mut used = expanded.matched;
+            let platform = match &from.platform {
+                None => None,
+                Some(written) => {
+                    Some(self.platform(instruction, from, &written.value, args, &mut used)?)
+                }
+            };
+            let mut stage = Stage {
+                description: name.as_ref().and_then(|it| description(&instruction.comments, it)),
+                display: name.clone().unwrap_or_else(|| format!("stage-{n_before}")),
+                base: self.find_base(&expanded.text),
+                base_name: expanded.text,
+                comments: &instruction.comments,
+                lines,
+                platform,
+                name,
+                ..Stage::default()
+            };
+            if let Some(name) = &stage.name
+                && is_overridden(name, self.subject.request)
+            {
+                stage.base_name.clone_from(name);
+                stage.base = None;
+                stage.is_dispatched = true;
+            }
+            stage.capture = match stage.base {
+                Some(base) => self.stages[base].capture.clone(),
+                None => Capture { args: args.clone(), ..Capture::default() },
+            };
+            stage.capture.used_args.extend(used);
+            if !stage.is_dispatched {
+                let all = &self.subject.dockerfile.instructions;
+                let first = all.iter().position(|it| core::ptr::eq(it, instruction));
+                let body = all.iter().skip(first.unwrap_or_default() + 1);
+                stage.commands = body
+                    .take_while(|it| !matches!(it.kind, Kind::From(_)))
+                    .map(|it| Command { instruction: Cow::Borrowed(it), sources: Vec::new() })
+                    .collect();
+            }
+            self.stages.push(stage);
+        }
+        Ok(())
+    }
+
+    /// A FROM binds to the last stage so far whose lowercased name it spells.
+    fn find_base(&self, name: &str) -> Option<usize> {
+        self.stages.iter().rposition(|it| it.name.as_deref() == Some(name))
+    }
+
+    pub(super) fn find_stage(&self, name: &str) -> Option<usize> {
+        let name = name.to_lowercase();
+        self.find_base(&name)
+            .or_else(|| self.stages.iter().position(|it| it.is_implicit && it.base_name == name))
+    }
+
+    fn report_undeclared(
+        &mut self,
+        instruction: &Instruction,
+        unmatched: &BTreeSet<String>,
+        args: &BTreeMap<String, ArgInfo>,
+    ) {
+        for name in unmatched.iter().filter(|it| !args.contains_key(*it)) {
+            let known = args.keys().map(String::as_str);
+            let options = known.chain(self.globals.pairs().iter().map(|(name, _)| name.as_str()));
+            let hint = suggest(name, options, true);
+            let hint = hint.map_or(String::new(), |it| format!(" (did you mean {it}?)"));
+            let detail = format!("FROM argument '{name}' is not declared{hint}");
+            let rule = Rule::UndefinedArgInFrom;
+            self.findings.add(rule, &instruction.comments, instruction.lines, detail);
+        }
+    }
+
+    fn platform(
+        &mut self,
+        instruction: &Instruction,
+        from: &From,
+        written: &str,
+        args: &BTreeMap<String, ArgInfo>,
+        used: &mut BTreeSet<String>,
+    ) -> Result<Platform, Failure> {
+        let lines = instruction.lines;
+        let host = &self.subject.request.build_platform;
+        let expanded = self.lexer.word(written, &self.globals);
+        let Expanded { text, matched, unmatched } = match expanded {
+            Ok(expanded) => expanded,
+            Err(error) => {
+                return fail(format!("failed to process arguments for platform : {error}"), lines);
+            }
+        };
+        self.report_undeclared(instruction, &unmatched, args);
+        let only_target = matched.len() == 1 && matched.contains("TARGETPLATFORM");
+        if only_target
+            && unmatched.is_empty()
+            && self.globals.value("TARGETPLATFORM") == Some(&text)
+        {
+            let detail = format!(
+                "Setting platform to predefined {written} in FROM is redundant as this is the default behavior"
+            );
+            let rule = Rule::RedundantTargetPlatform;
+            self.findings.add(rule, &instruction.comments, lines, detail);
+        }
+        let parsed = Platform::parse(&text, host);
+        if matched.is_empty()
+            && unmatched.is_empty()
+            && let Ok(platform) = &parsed
+        {
+            let name = from.name.as_ref().map_or("", |it| &it.value).to_lowercase();
+            if !name.contains(&platform.os) && !name.contains(&platform.architecture) {
+                let detail = format!("FROM --platform flag should not use constant value {text:?}");
+                let rule = Rule::FromPlatformFlagConstDisallowed;
+                self.findings.add(rule, &instruction.comments, lines, detail);
+            }
+        }
+        let hint = || {
+            let options: Vec<&str> = self.globals.pairs().iter().map(|it| it.0.as_str()).collect();
+            let found = unmatched.iter().find_map(|it| suggest(it, options.iter().copied(), true));
+            found.map_or(String::new(), |it| format!(" (did you mean {it}?)"))
+        };
+        if text.is_empty() {
+            return fail(
+                format!("empty platform value from expression {written}{}", hint()),
+                lines,
+            );
+        }
+        used.extend(matched);
+        parsed.or_else(|error| {
+            fail(format!("failed to parse platform {written}: {error}{}", hint()), lines)
+        })
+    }
+
+    fn find_target(&mut self) -> Result<(), Failure> {
+        self.target = match &self.subject.request.target {
+            None => self.stages.len() - 1,
+            Some(target) => match self.find_base(&target.to_lowercase()) {
+                Some(found) => found,
+                None => {
+                    let names = self.stages.iter().filter_map(|it| it.name.as_deref());
+                    let hint = suggest(target, names, true);
+                    let hint = hint.map_or(String::new(), |it| format!(" (did you mean {it}?)"));
+                    let message = format!("target stage {target:?} could not be found{hint}");
+                    return Err(Failure { message, lines: None });
+                }
+            },
+        };
+        Ok(())
+    }
+
+    /// Finds the stages that `--from`s name, and adds those that are images.
+    fn add_sources(&mut self) -> Result<(), Failure> {
+        for stage_idx in 0..self.stages.len() {
+            for command_idx in 0..self.stages[stage_idx].commands.len() {
+                let instruction = self.stages[stage_idx].commands[command_idx].instruction.clone();
+                let found = self.sources_of(&instruction)?;
+                self.stages[stage_idx].deps.extend(&found);
+                self.stages[stage_idx].commands[command_idx].sources = found;
+            }
+        }
+        Ok(())
+    }
+
+    fn sources_of(&mut self, instruction: &Instruction) -> Result<Vec<usize>, Failure> {
+        let mut found = Vec::new();
+        for from in sources(instruction) {
+            let name = from.value;
+            let is_copy = matches!(instruction.kind, Kind::Copy(_));
+            let index = name.parse::<i64>().ok().filter(|_| is_copy);
+            if let Some(index) = index {
+                match usize::try_from(index).ok().filter(|it| *it < self.stages.len()) {
+                    Some(index) => found.push(index),
+                    None => {
+                        let message = format!("invalid stage index {index}");
+                        return Err(Failure { message, lines: None });
+                    }
+                }
+            } else if let Some(stage_idx) = self.find_stage(&name) {
+                found.push(stage_idx);
+            } else {
+                found.push(self.stages.len());
+                self.stages.push(Stage {
+                    base_name: name,
+                    lines: instruction.lines,
+                    is_implicit: true,
+                    ..Stage::default()
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    fn check_cycles(&self) -> Result<(), Failure> {
+        // 0 is new, 1 is on the path, 2 is done. An explicit stack: thousands of stages must not overflow ours.
+        let mut state = vec![0_u8; self.stages.len()];
+        for start in 0..self.stages.len() {
+            if state[start] != 0 {
+                continue;
+            }
+            state[start] = 1;
+            let mut stack = vec![(start, 0)];
+            while let Some((stage_idx, dep_idx)) = stack.last_mut() {
+                let stage = &self.stages[*stage_idx];
+                let next = match stage.deps.get(*dep_idx) {
+                    Some(next) => Some(*next),
+                    None if *dep_idx == stage.deps.len() => stage.base,
+                    None => {
+                        state[*stage_idx] = 2;
+                        stack.pop();
+                        continue;
+                    }
+                };
+                *dep_idx += 1;
+                let Some(next) = next else { continue };
+                match state[next] {
+                    0 => {
+                        state[next] = 1;
+                        stack.push((next, 0));
+                    }
+                    1 => {
+                        let name = &self.stages[start].display;
+                        return fail(
+                            format!("circular dependency detected on stage: {name}"),
+                            stage.lines,
+                        );
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn reachable(&self) -> BTreeSet<usize> {
+        let mut found = BTreeSet::from([self.target]);
+        let mut todo = vec![self.target];
+        while let Some(stage_idx) = todo.pop() {
+            let stage = &self.stages[stage_idx];
+            for &next in stage.deps.iter().chain(&stage.base) {
+                if found.insert(next) {
+                    todo.push(next);
+                }
+            }
+        }
+        found
+    }
+
+    /// Takes in the configs of base images and puts their triggers in place, until there is nothing new.
+    fn resolve(&mut self, all: bool) -> Result<BTreeSet<usize>, Failure> {
+        loop {
+            let reachable = self.reachable();
+            for stage_idx in 0..self.stages.len() {
+                let stage = &self.stages[stage_idx];
+                let is_wanted = all || reachable.contains(&stage_idx);
+                if stage.base.is_none() && !stage.is_resolved && is_wanted {
+                    self.resolve_base(stage_idx)?;
+                }
+            }
+            let mut has_new = false;
+            for stage_idx in reachable.iter().copied() {
+                has_new |= self.add_triggers(stage_idx)?;
+            }
+            if !has_new {
+                return Ok(reachable);
+            }
+        }
+    }
+
+    fn resolve_base(&mut self, stage_idx: usize) -> Result<(), Failure> {
+        let stage = &mut self.stages[stage_idx];
+        stage.is_resolved = true;
+        stage.is_dispatched |= stage.is_implicit;
+        if stage.base_name == "scratch" {
+            return Ok(());
+        }
+        let (name, lines) = (stage.base_name.clone(), stage.lines);
+        let request = self.subject.request;
+        let platform = stage.platform.clone().unwrap_or_else(|| request.platform.clone());
+        let origin = match named_context(&name, Some(&platform), request) {
+            Ok(Some(Base::Image(origin, _))) => origin,
+            Ok(Some(_)) => return Ok(()),
+            Err(error) => return fail(error.to_string(), lines),
+            Ok(None) => match ImageRef::parse(&name) {
+                Ok(reference) => ImageOrigin::Reference(reference.with_default_tag()),
+                Err(error) => {
+                    return fail(
+                        format!(
+                            "failed to parse stage name {name:?}: invalid reference format: {error}"
+                        ),
+                        lines,
+                    );
+                }
+            },
+        };
+        let query = ImageQuery { origin, platform };
+        match self.subject.images.get(&query) {
+            Some(Ok(config)) => {
+                let (expected, actual) = (&query.platform, (&config.os, &config.architecture));
+                if !config.os.is_empty() && (&expected.os, &expected.architecture) != actual {
+                    let actual = Platform::new(&config.os, &config.architecture);
+                    let detail = format!(
+                        "Base image {name} was pulled with platform \"{}\", expected \"{}\" for current build",
+                        actual.normalized(),
+                        expected.normalized()
+                    );
+                    let comments = self.stages[stage_idx].comments;
+                    self.findings.add(Rule::InvalidBaseImagePlatform, comments, lines, detail);
+                }
+                self.stages[stage_idx].config = Config::of(config);
+                Ok(())
+            }
+            Some(Err(reason)) => {
+                const COMMON: [&str; 7] =
+                    ["alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"];
+                let names = self.stages.iter().map(|it| it.display.as_str()).chain(COMMON);
+                let hint = suggest(&name, names.filter(|it| !it.is_empty()), true);
+                let hint = hint.map_or(String::new(), |it| format!(" (did you mean {it}?)"));
+                fail(format!("{name}: {reason}{hint}"), lines)
+            }
+            None => {
+                self.missing.insert(query);
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts the triggers of a stage's base before its instructions. Returns whether they name other stages.
+    fn add_triggers(&mut self, stage_idx: usize) -> Result<bool, Failure> {
+        let stage = &self.stages[stage_idx];
+        if stage.has_triggers || stage.is_implicit {
+            return Ok(false);
+        }
+        let lines = stage.lines;
+        let triggers: Vec<String> = match stage.base {
+            None => stage.config.on_build.clone(),
+            Some(base) => {
+                let written = self.stages[base].commands.iter();
+                written
+                    .filter_map(|it| match &it.instruction.kind {
+                        Kind::Onbuild(onbuild) => Some(onbuild.expression.clone()),
+                        _ => None,
+                    })
+                    .collect()
+            }
+        };
+        self.stages[stage_idx].has_triggers = true;
+        let mut commands = Vec::new();
+        let mut has_new = false;
+        for trigger in triggers {
+            let (instructions, diagnostics) = parser::parse_trigger(&trigger, '\\');
+            if let Some(diagnostic) = diagnostics.first() {
+                return fail(super::wording::message(diagnostic), lines);
+            }
+            for mut instruction in instructions {
+                (instruction.lines, instruction.comments) = (lines, Vec::new());
+                let sources = self.sources_of(&instruction)?;
+                has_new |= !sources.is_empty();
+                self.stages[stage_idx].deps.extend(&sources);
+                commands.push(Command { instruction: Cow::Owned(instruction), sources });
+            }
+        }
+        let stage = &mut self.stages[stage_idx];
+        commands.append(&mut stage.commands);
+        stage.commands = commands;
+        Ok(has_new)
+    }
+}
