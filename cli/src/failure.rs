@@ -13,6 +13,8 @@ pub struct Failure {
     error: Option<anyhow::Error>,
     /// What to do about it.
     hint: Option<String>,
+    /// What to say instead, as it is: a mistake shown with its place.
+    text: Option<String>,
 }
 
 /// What commands return.
@@ -21,17 +23,22 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 impl Failure {
     /// What the user wrote is wrong.
     pub fn input(error: impl Into<anyhow::Error>) -> Self {
-        Self { exit: Exit::Input, error: Some(error.into()), hint: None }
+        Self { exit: Exit::Input, error: Some(error.into()), hint: None, text: None }
     }
 
     /// The work failed.
     pub fn failed(error: impl Into<anyhow::Error>) -> Self {
-        Self { exit: Exit::Failed, error: Some(error.into()), hint: None }
+        Self { exit: Exit::Failed, error: Some(error.into()), hint: None, text: None }
     }
 
     /// The user has seen what is wrong.
     pub fn shown(exit: Exit) -> Self {
-        Self { exit, error: None, hint: None }
+        Self { exit, error: None, hint: None, text: None }
+    }
+
+    /// Something that is written out already.
+    pub fn rendered(text: String, exit: Exit) -> Self {
+        Self { text: Some(text), ..Self::shown(exit) }
     }
 
     /// Adds what to do about it.
@@ -48,6 +55,9 @@ impl Failure {
 
     /// Writes it to standard error.
     pub fn show(&self) {
+        if let Some(text) = &self.text {
+            print::err(text);
+        }
         if let Some(error) = &self.error {
             let hint = self.hint.as_ref().map(|it| format!("hint: {it}\n")).unwrap_or_default();
             print::err(&format!("error: {error:#}\n{hint}"));

@@ -27,6 +27,7 @@ pub mod failure;
 pub mod print;
 pub mod progress;
 pub mod render;
+pub mod signals;
 pub mod template;
 pub mod time;
 pub mod values;

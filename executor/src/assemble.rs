@@ -1,8 +1,9 @@
 //! From the results of steps to an image: layers in order, history with times, config, manifest.
 
 use image::{
+    canonical::to_canonical_json,
     DiffId, Digest, ImageId, Platform,
-    document::{Descriptor, History, ImageConfig, Manifest, media_type, to_canonical_json},
+    document::{Descriptor, History, ImageConfig, Manifest, media_type},
 };
 use planner::plan::{Plan, PlannedHistory};
 

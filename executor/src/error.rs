@@ -33,7 +33,7 @@ pub enum ExecutorError {
     #[error("cannot look up `{owner}`: the image has no `{file}`")]
     UnknownOwner { owner: String, file: String },
     #[error("failed to write layer at `{path}`")]
-    WriteLayer { path: String, source: io::Error },
+    WriteLayer { path: String, source: image::error::LayerError },
     #[error("failed to write `{}`", path.display())]
     Write { path: PathBuf, source: io::Error },
     #[error("failed to encode a document")]
@@ -41,11 +41,11 @@ pub enum ExecutorError {
     #[error("invalid document `{what}`")]
     Document { what: String, source: serde_json::Error },
     #[error(transparent)]
-    Layer(#[from] image::layer::LayerError),
+    Layer(#[from] image::error::LayerError),
     #[error(transparent)]
     Store(#[from] cache::StoreError),
     #[error(transparent)]
-    Registry(Box<registry::RegistryError>),
+    Registry(Box<registry::Error>),
     #[error(transparent)]
     Sandbox(#[from] sandbox::SandboxError),
     #[error("process `{command}` did not complete successfully: exit code: {code}")]
@@ -74,8 +74,8 @@ pub enum ExecutorError {
     Runtime { source: io::Error },
 }
 
-impl From<registry::RegistryError> for ExecutorError {
-    fn from(error: registry::RegistryError) -> Self {
+impl From<registry::Error> for ExecutorError {
+    fn from(error: registry::Error) -> Self {
         Self::Registry(Box::new(error))
     }
 }

@@ -1,4 +1,39 @@
 //! Walks a plan: looks its steps up, runs what is missing, turns changes into layers.
+//!
+//! Read the modules in this order:
+//!
+//! 1. [`event`] — what happens, for whoever shows it.
+//! 2. [`session`] — what a build works with.
+//! 3. `image_source`, `layout_source`, `fetch` — what comes from outside.
+//! 4. `tree` — file trees, whatever they are kept in.
+//! 5. `key`, `execute` — steps looked up, done, recorded.
+//! 6. `copy`, `run` — what the steps do.
+//! 7. [`assemble`] — images from their layers.
+//! 8. `export` — images and trees out of the store.
 #![forbid(unsafe_code)]
 
+pub mod assemble;
+pub mod context;
+mod copy;
+pub mod error;
 pub mod event;
+mod execute;
+mod export;
+mod fetch;
+mod image_source;
+mod key;
+mod layout_source;
+mod output;
+mod run;
+mod schedule;
+pub mod session;
+pub mod time;
+mod tree;
+
+pub use assemble::Built;
+pub use context::Context;
+pub use error::{ExecutorError, StepError};
+pub use event::{Event, Listener, Outcome, TaskId};
+pub use key::KEY_VERSION;
+pub use output::{ArchiveFormat, ExportOptions};
+pub use session::{Cancel, Secret, Session, full_message as message};

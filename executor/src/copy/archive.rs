@@ -8,7 +8,7 @@ use std::{
 use image::{
     compress::decompress,
     entry::Kind,
-    layer::{Limits, Record, TarReader},
+    layer::{Limits, Mode as ReadMode, Record, TarReader},
 };
 
 use super::{
@@ -60,37 +60,49 @@ pub(crate) fn unpack(
     dest: &[u8],
     spool: &mut Spool,
 ) -> Result<bool, ExecutorError> {
-    let name = lossy(&found.root_path);
-    let is_archive = {
-        let file = tree.open(&found.root_path)?;
-        match decompress(BufReader::new(file)) {
-            Ok((_, plain)) => starts_as_tar(plain),
-            Err(_) => false,
-        }
-    };
-    if !is_archive {
+    if !is_archive(tree, &found.root_path)? {
         return Ok(false);
     }
+    let name = lossy(&found.root_path);
     placement.make_folder(dest)?;
     let file = tree.open(&found.root_path)?;
     let failed = |source: io::Error| ExecutorError::BadArchive { message: format!("`{name}`: {source}") };
     let (_, plain) = decompress(BufReader::with_capacity(1 << 16, file)).map_err(failed)?;
-    let mut reader = TarReader::lenient(plain, Limits::default());
+    unpack_into(plain, &name, placement, dest, spool)?;
+    Ok(true)
+}
+
+/// Whether the file at `path` is a tar, plain or compressed.
+pub(crate) fn is_archive(tree: &Tree, path: &[u8]) -> Result<bool, ExecutorError> {
+    let file = tree.open(path)?;
+    Ok(match decompress(BufReader::new(file)) {
+        Ok((_, plain)) => starts_as_tar(plain),
+        Err(_) => false,
+    })
+}
+
+/// Puts all entries of a tar below `dest`.
+pub(crate) fn unpack_into(
+    plain: impl Read,
+    name: &str,
+    placement: &mut Placement<'_>,
+    dest: &[u8],
+    spool: &mut Spool,
+) -> Result<(), ExecutorError> {
+    let mut reader = TarReader::with(plain, ReadMode::Archive, Limits::default());
     loop {
         let record = reader
             .next()
             .map_err(|error| ExecutorError::BadArchive { message: format!("`{name}`: {error}") })?;
-        let Some(Record::Entry(mut entry)) = record else {
-            if record.is_none() {
-                return Ok(true);
-            }
-            continue;
-        };
-        // Only what tar itself keeps in the archive's own words is taken over; capabilities are part of that.
+        let Some(record) = record else { return Ok(()) };
+        let Record::Entry(mut entry) = record else { continue };
+        // Attributes of other name spaces are for the kernel and its modules to set.
         entry.xattrs.retain(|name, _| name.starts_with(b"user.") || name == b"security.capability");
         let content = match entry.kind {
             Kind::File { .. } => {
-                let (offset, len) = spool.keep(&mut reader).map_err(failed)?;
+                let (offset, len) = spool
+                    .keep(&mut reader)
+                    .map_err(|source| ExecutorError::BadArchive { message: format!("`{name}`: {source}") })?;
                 Content::Spooled(offset, len)
             }
             _ => Content::Nothing,

@@ -27,8 +27,6 @@ pub(crate) struct Match {
     pub root_path: Vec<u8>,
     /// What is below a folder, parents before children.
     pub below: Vec<Found>,
-    /// `--parents`: folders keep their own mode and owner.
-    pub keeps_parents: bool,
     /// Try to unpack it.
     pub unpack: bool,
 }
@@ -98,7 +96,6 @@ pub(crate) fn gather(wanted: &Wanted<'_>, op: &CopyOp) -> Result<Vec<Match>, Exe
             root,
             root_path: real,
             below,
-            keeps_parents: wanted.parents.is_some(),
             unpack: wanted.unpack,
         });
     }

@@ -225,6 +225,20 @@ pub(crate) fn write_mkdir<W: Write>(
     write_entries(placement, &[], archive::Spool::new()?, out)
 }
 
+/// Writes all that an archive holds as a layer into `out`.
+pub(crate) fn write_archive<W: Write>(plain: impl Read, out: W) -> Result<(W, LayerIndex), ExecutorError> {
+    let below = Tree::Empty;
+    let mut placement = Placement::new(&below, Owning { owner: None, chmod: None, now: Time::default() });
+    let mut spool = archive::Spool::new()?;
+    archive::unpack_into(plain, "the archive", &mut placement, b"", &mut spool)?;
+    write_entries(placement, &[], spool, out)
+}
+
+/// Whether the file at `path` is an archive, by its content.
+pub(crate) fn is_archive(tree: &Tree, path: &[u8]) -> Result<bool, ExecutorError> {
+    archive::is_archive(tree, path)
+}
+
 fn write_entries<W: Write>(
     placement: Placement<'_>,
     trees: &[Tree],
@@ -233,25 +247,25 @@ fn write_entries<W: Write>(
 ) -> Result<(W, LayerIndex), ExecutorError> {
     let mut writer = IndexedTarWriter::new(out);
     for (entry, content) in placement.finish()? {
-        let failed = |source| ExecutorError::WriteLayer { path: lossy(&entry.path), source };
+        let path = lossy(&entry.path);
         let size = match entry.kind {
             Kind::File { size } => size,
             _ => 0,
         };
-        match content {
-            Content::Nothing => writer.append(&entry, &mut std::io::empty()).map_err(failed)?,
-            Content::Inline(bytes) => writer.append(&entry, &mut bytes.as_slice()).map_err(failed)?,
-            Content::File(tree_idx, path) => {
-                let file = trees[tree_idx].open(&path)?;
-                writer.append(&entry, &mut file.take(size)).map_err(failed)?
+        let result = match content {
+            Content::Nothing => writer.append(entry, &mut std::io::empty()),
+            Content::Inline(bytes) => writer.append(entry, &mut bytes.as_slice()),
+            Content::File(tree_idx, from) => {
+                let file = trees[tree_idx].open(&from)?;
+                writer.append(entry, &mut file.take(size))
             }
             Content::Spooled(offset, len) => {
-                let mut part = spool
-                    .part(offset, len)
-                    .map_err(|source| ExecutorError::Read { path: lossy(&entry.path), source })?;
-                writer.append(&entry, &mut part).map_err(failed)?
+                let part = spool.part(offset, len);
+                let mut part = part.map_err(|source| ExecutorError::Read { path: path.clone(), source })?;
+                writer.append(entry, &mut part)
             }
         };
+        result.map_err(|source| ExecutorError::WriteLayer { path, source })?;
     }
-    writer.finish().map_err(|source| ExecutorError::WriteLayer { path: "the layer".to_owned(), source: source.into() })
+    Ok(writer.finish()?)
 }

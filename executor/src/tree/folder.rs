@@ -30,6 +30,7 @@ pub struct Folder {
     root: OwnedFd,
     path: PathBuf,
     ignore: Patterns,
+    patterns: Vec<String>,
     /// Which entries of the cache may be trusted is decided when it is saved: see [`Folder::save`].
     hashes: Mutex<Hashes>,
     opened_at: u64,
@@ -65,18 +66,20 @@ const CACHE_MAGIC: &[u8; 8] = b"kilnsc01";
 const TICK: u64 = 20_000_000;
 
 impl Folder {
-    /// Opens `path`; `ignore` hides files, `cache` is what [`Folder::save`] returned after an earlier build.
+    /// Opens `path`; `patterns` of an ignore file hide files, `cache` is what [`Folder::save`] returned after an earlier build.
     ///
     /// # Errors
     ///
-    /// [`ExecutorError::OpenContext`] if it is no folder that can be opened.
-    pub fn open_root(path: &Path, ignore: Patterns, cache: Option<&[u8]>) -> Result<Self, ExecutorError> {
+    /// [`ExecutorError::OpenContext`] if it is no folder that can be opened, [`ExecutorError::BadPattern`].
+    pub fn open_root(path: &Path, patterns: Vec<String>, cache: Option<&[u8]>) -> Result<Self, ExecutorError> {
+        let ignore = Patterns::new(&patterns)
+            .map_err(|error| ExecutorError::BadPattern { pattern: error.to_string() })?;
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::PATH;
         let root = rustix::fs::open(path, flags, Mode::empty())
             .map_err(|source| ExecutorError::OpenContext { path: path.to_owned(), source: source.into() })?;
         let known = cache.and_then(decode_cache).unwrap_or_default();
         let hashes = Mutex::new(Hashes { known, is_changed: false });
-        Ok(Self { root, path: path.to_owned(), ignore, hashes, opened_at: now() })
+        Ok(Self { root, path: path.to_owned(), ignore, patterns, hashes, opened_at: now() })
     }
 
     /// The folder's path.
@@ -87,6 +90,11 @@ impl Folder {
     /// The patterns that hide files.
     pub(crate) fn ignore(&self) -> &Patterns {
         &self.ignore
+    }
+
+    /// The pattern that hides a path.
+    pub(crate) fn ignored_by(&self, path: &[u8]) -> Option<String> {
+        self.patterns.get(self.ignore.which(path)?).cloned()
     }
 
     /// Returns the cache of hashes to keep for the next build; nothing if it did not change.

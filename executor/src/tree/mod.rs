@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, io::Read, sync::Arc};
 
 use image::entry::{Kind, Time};
 
-pub use self::folder::Folder;
+pub(crate) use self::folder::Folder;
 pub(crate) use self::layers::{Chain, Layers};
 use crate::error::ExecutorError;
 
@@ -84,7 +84,7 @@ impl Tree {
         match self {
             Self::Empty => Ok(Box::new(std::io::empty())),
             Self::Folder(folder) => Ok(Box::new(folder.open(path)?)),
-            Self::Layers(layers) => layers.open(path),
+            Self::Layers(layers) => layers.open_file(path),
         }
     }
 

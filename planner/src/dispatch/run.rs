@@ -281,7 +281,7 @@ fn command_line(state: &StageState, run: &ast::Run) -> (Vec<String>, Option<(Str
     let mut line = text.value.clone();
     for heredoc in &run.heredocs {
         line.push('\n');
-        line.push_str(&heredoc.content);
+        line.push_str(&heredoc.raw);
         line.push_str(&heredoc.name);
     }
     (shell_line(state, line), None)

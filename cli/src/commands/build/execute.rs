@@ -1,19 +1,427 @@
-//! The call into the executor.
+//! The call into the executor: Dockerfile and contexts in, image and outputs out.
 
-use executor::event::Listener;
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
 
-use super::{job::Job, report::Finished};
+use anyhow::anyhow;
+use executor::{
+    ArchiveFormat, Built, Context, ExecutorError, ExportOptions, Secret, Session, StepError,
+    event::Listener,
+};
+use image::{ImageRef, compress, document::Descriptor};
+use planner::{
+    facts::Facts,
+    git_url::GitRef,
+    plan::{GitSource, HttpSource, Plan},
+    request::Request,
+};
+use registry::{Client, Credentials};
+
+use super::{
+    input::{self, Dockerfile},
+    job::Job,
+    report::{Finished, FinishedImage},
+};
 use crate::{
     commands::Globals,
-    failure::{Failure, Result},
+    exit::Exit,
+    failure::{Failure, OrFail, Result},
+    render::{self, Diagnostic, Severity, Source},
+    values::{AnnotationKind, Compression, Dest, Output, OutputKind, SecretSource},
 };
+
+/// Dockerfiles and ignore files are never longer.
+const LARGEST_FILE: u64 = 16 << 20;
 
 /// Builds.
 ///
 /// # Errors
 ///
-/// Fails where the Dockerfile is wrong (it has been shown then) or a step failed.
-pub fn execute(job: &Job, _globals: &Globals, _listener: Listener) -> Result<Finished> {
-    let _ = job;
-    Err(Failure::failed(anyhow::anyhow!("building is not there yet")))
+/// Fails where the Dockerfile is wrong or a step failed.
+pub fn execute(job: &mut Job, globals: &Globals, listener: Listener) -> Result<Finished> {
+    let session = session(job, globals, listener)?;
+    let cancel = session.cancel.clone();
+    crate::signals::on_interrupt(move || cancel.cancel());
+    let built = build(job, session);
+    if crate::signals::was_interrupted() {
+        return Err(built
+            .err()
+            .unwrap_or_else(|| Failure::failed(anyhow!("canceled")))
+            .exit(Exit::Interrupted));
+    }
+    built
+}
+
+fn build(job: &mut Job, mut session: Session) -> Result<Finished> {
+    let (name, text) = contexts(job, &mut session)?;
+    let source = Source { name: &name, text: &text };
+    let (dockerfile, mistakes) = parser::parse(&text);
+    if !mistakes.is_empty() {
+        return Err(shown(
+            source,
+            &mistakes.iter().map(Diagnostic::from).collect::<Vec<_>>(),
+            Exit::Input,
+        ));
+    }
+    let mut facts = Facts::default();
+    let mut plans = Vec::new();
+    for request in &job.requests {
+        plans.push(plan(source, &dockerfile, request, &mut facts, &mut session)?);
+    }
+    let images = session.build(&plans, &facts).map_err(|error| step_failure(source, &error))?;
+    let image = write_outputs(job, &session, &images)?;
+    Ok(Finished { image, build: Some(session.build_id.clone()) })
+}
+
+fn session(job: &Job, globals: &Globals, listener: Listener) -> Result<Session> {
+    let config = globals.config()?;
+    let store = cache::Store::open(&globals.store_root(&config)?).or_failed()?;
+    let client = Client::new(
+        config.registries(),
+        Credentials::from_environment(|name| std::env::var_os(name)),
+    );
+    let mut session = Session::new(store, client);
+    session.listener = listener;
+    session.pull = job.pull;
+    session.build_id = crate::time::build_id();
+    if let Some(n_jobs) = job.jobs {
+        session.n_jobs = n_jobs.get();
+    }
+    for secret in &job.secrets {
+        let value = match &secret.source {
+            SecretSource::File(path) => Secret::File(path.clone()),
+            SecretSource::Env(name) => match std::env::var_os(name) {
+                Some(value) => Secret::Value(std::os::unix::ffi::OsStringExt::into_vec(value)),
+                None => continue,
+            },
+            SecretSource::ById => continue,
+        };
+        session.secrets.insert(secret.id.clone(), value);
+    }
+    for ssh in &job.ssh {
+        let socket = match ssh.paths.as_slice() {
+            [] => std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from),
+            [path] => Some(path.clone()),
+            _ => None,
+        };
+        let is_socket = |path: &PathBuf| {
+            use std::os::unix::fs::FileTypeExt;
+            fs::metadata(path).is_ok_and(|it| it.file_type().is_socket())
+        };
+        match socket.filter(is_socket) {
+            Some(path) => drop(session.ssh.insert(ssh.id.clone(), path)),
+            None => {
+                let message = anyhow!(
+                    "`--ssh {}` is no agent's socket: keys as files are not supported yet",
+                    ssh.id
+                );
+                return Err(Failure::input(message)
+                    .hint("add the key to an agent: `eval $(ssh-agent); ssh-add KEY`"));
+            }
+        }
+    }
+    Ok(session)
+}
+
+/// Opens the main context, and returns the Dockerfile's name and text.
+fn contexts(job: &mut Job, session: &mut Session) -> Result<(String, String)> {
+    let context = match std::mem::replace(&mut job.input.context, input::Context::Empty) {
+        input::Context::Empty => Context::empty(),
+        input::Context::Directory(path) => {
+            let patterns = ignore_patterns(&job.input.dockerfile, &path)?;
+            Context::folder(session, &path, patterns).map_err(failed)?
+        }
+        input::Context::Archive(input) => {
+            Context::archive(session, input).map_err(failed)?
+        }
+        input::Context::Remote(url) => remote_context(session, &url)?,
+    };
+    let (name, bytes) = match &job.input.dockerfile {
+        Dockerfile::Read { name, bytes, .. } => (name.clone(), bytes.clone()),
+        Dockerfile::InContext { path } => match context
+            .read_file(path, LARGEST_FILE)
+            .map_err(failed)?
+        {
+            Some(bytes) => (path.clone(), bytes),
+            None => match context.read_file(&path.to_lowercase(), LARGEST_FILE).map_err(failed)? {
+                Some(bytes) if path == "Dockerfile" => (path.to_lowercase(), bytes),
+                // A single file from the network is the Dockerfile itself.
+                _ => match context.read_file("context", LARGEST_FILE).map_err(failed)? {
+                    Some(bytes) => (path.clone(), bytes),
+                    None => {
+                        let message = anyhow!("Dockerfile `{path}` not found in the context");
+                        return Err(Failure::input(message)
+                            .hint("name another file of the context with -f"));
+                    }
+                },
+            },
+        },
+    };
+    session.contexts.insert("context".to_owned(), context);
+    Ok((name, parser::decode(&bytes)))
+}
+
+fn remote_context(session: &Session, url: &str) -> Result<Context> {
+    match GitRef::parse(url) {
+        Ok(Some(git)) => {
+            let keep_git_dir = git.keep_git_dir.unwrap_or(false);
+            let checksum = Some(git.checksum.clone()).filter(|it| !it.is_empty());
+            Context::git(session, &GitSource { url: git, keep_git_dir, checksum }).map_err(failed)
+        }
+        Err(error) => Err(Failure::input(anyhow!(
+            "`{}` is no context: {error}",
+            input::without_password(url)
+        ))),
+        Ok(None) => {
+            let http =
+                HttpSource { url: url.to_owned(), filename: "context".to_owned(), checksum: None };
+            Context::http(session, &http).map_err(failed)
+        }
+    }
+}
+
+/// The patterns that hide files of a folder: those beside the Dockerfile, else those in the folder.
+fn ignore_patterns(dockerfile: &Dockerfile, folder: &Path) -> Result<Vec<String>> {
+    let mut candidates = Vec::new();
+    if let Dockerfile::Read { path: Some(path), .. } = dockerfile {
+        let mut beside = path.clone().into_os_string();
+        beside.push(".dockerignore");
+        candidates.push(PathBuf::from(beside));
+    }
+    candidates.push(folder.join(".dockerignore"));
+    for path in candidates {
+        match fs::read(&path) {
+            Ok(bytes) => {
+                let patterns = parser::ignore::read(&parser::decode(&bytes));
+                return Ok(patterns.into_iter().map(|it| it.text).collect());
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) => {}
+            Err(error) => {
+                return Err(Failure::input(
+                    anyhow::Error::new(error).context(format!("cannot read `{}`", path.display())),
+                ));
+            }
+        }
+    }
+    Ok(Vec::new())
+}
+
+fn plan(
+    source: Source<'_>,
+    dockerfile: &parser::ast::Dockerfile,
+    request: &Request,
+    facts: &mut Facts,
+    session: &mut Session,
+) -> Result<Plan> {
+    let refused = |errors: Vec<planner::PlanError>| {
+        let diagnostics: Vec<Diagnostic> = errors.iter().map(of_plan).collect();
+        shown(source, &diagnostics, Exit::Input)
+    };
+    let graph = planner::stages(dockerfile, request).map_err(refused)?;
+    for (name, value) in graph.local_contexts() {
+        if session.contexts.contains_key(&name) {
+            continue;
+        }
+        let path = PathBuf::from(&value);
+        let patterns = ignore_patterns(&Dockerfile::InContext { path: String::new() }, &path)?;
+        let context = Context::folder(session, &path, patterns).map_err(failed)?;
+        session.contexts.insert(name, context);
+    }
+    loop {
+        let needs = planner::needs(&graph, facts).map_err(refused)?;
+        if needs.is_empty() {
+            return planner::plan(&graph, facts).map_err(refused);
+        }
+        session.look_up(&needs, facts).map_err(|(query, error)| {
+            let diagnostic = Diagnostic { span: graph.span_of(&query), ..of_executor(&error) };
+            shown(source, &[diagnostic], Exit::Failed)
+        })?;
+    }
+}
+
+fn write_outputs(job: &Job, session: &Session, images: &[Built]) -> Result<Option<FinishedImage>> {
+    let mut finished = None;
+    for output in &job.outputs {
+        let mut names = job.names.clone();
+        for name in &output.names {
+            let name = ImageRef::parse(name).or_input()?.with_default_tag();
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let options = options(job, output);
+        let is_split = output.platform_split.unwrap_or(images.len() > 1 || job.index_of_one);
+        let target = match output.kind {
+            OutputKind::Image => Some(image_output(session, images, output, &names, &options)?),
+            OutputKind::Docker | OutputKind::Oci if output.dest.is_none() => {
+                Some(session.keep(images, &names, &options).map_err(failed)?.target)
+            }
+            OutputKind::Docker | OutputKind::Oci => {
+                let export = session.export(images, &options).map_err(failed)?;
+                let target = export.root_descriptor().or_failed()?;
+                let format = match output.kind {
+                    OutputKind::Docker => ArchiveFormat::Docker,
+                    _ => ArchiveFormat::Oci,
+                };
+                match &output.dest {
+                    Some(Dest::Path(folder)) if !output.tar => {
+                        session.write_layout(export, &names, folder).map_err(failed)?;
+                    }
+                    dest => {
+                        to_file(dest.as_ref(), |out| {
+                            session.write_archive(export, &names, format, out)
+                        })?;
+                    }
+                }
+                Some(target)
+            }
+            OutputKind::Local => {
+                let Some(Dest::Path(folder)) = &output.dest else {
+                    return Err(Failure::input(anyhow!("`type=local` needs a folder"))
+                        .hint("add `dest=FOLDER`"));
+                };
+                session.write_folder(images, folder, is_split).map_err(failed)?;
+                None
+            }
+            OutputKind::Tar => {
+                to_file(output.dest.as_ref(), |out| session.write_tar(images, is_split, out))?;
+                None
+            }
+        };
+        if let (Some(target), Some(first)) = (target, images.first()) {
+            finished = Some(FinishedImage { target, config: first.id.0, names });
+        }
+    }
+    Ok(finished)
+}
+
+fn image_output(
+    session: &Session,
+    images: &[Built],
+    output: &Output,
+    names: &[ImageRef],
+    options: &ExportOptions,
+) -> Result<Descriptor> {
+    if !output.push {
+        return Ok(session.keep(images, names, options).map_err(failed)?.target);
+    }
+    let options = ExportOptions {
+        compression: options.compression.or(Some(compress::Compression::GZIP)),
+        ..options.clone()
+    };
+    let export = session.export(images, &options).map_err(failed)?;
+    session.push(&export, names).map_err(failed)?;
+    let record = session.keep(images, names, &options).map_err(failed)?;
+    Ok(record.target)
+}
+
+fn options(job: &Job, output: &Output) -> ExportOptions {
+    let is_archive =
+        matches!(output.kind, OutputKind::Oci | OutputKind::Docker) && output.dest.is_some();
+    let compression = match output.compression {
+        Some(Compression::Uncompressed) => Some(compress::Compression::Uncompressed),
+        Some(Compression::Gzip) => Some(match output.compression_level {
+            Some(level) => compress::Compression::Gzip { level },
+            None => compress::Compression::GZIP,
+        }),
+        Some(Compression::Zstd) => Some(match output.compression_level {
+            Some(level) => compress::Compression::Zstd { level },
+            None => compress::Compression::ZSTD,
+        }),
+        None => is_archive.then_some(compress::Compression::GZIP),
+    };
+    let mut options = ExportOptions {
+        compression,
+        force_compression: output.force_compression,
+        as_index: job.index_of_one,
+        ..ExportOptions::default()
+    };
+    for annotation in job.annotations.iter().chain(&output.annotations) {
+        for (kind, _) in &annotation.targets {
+            let place = match kind {
+                AnnotationKind::Manifest => &mut options.annotations,
+                AnnotationKind::Index => &mut options.index_annotations,
+                AnnotationKind::ManifestDescriptor | AnnotationKind::IndexDescriptor => {
+                    &mut options.descriptor_annotations
+                }
+            };
+            place.insert(annotation.key.clone(), annotation.value.clone());
+        }
+    }
+    options
+}
+
+/// Writes to standard output, or to a file that gets its name when it is whole.
+fn to_file(
+    dest: Option<&Dest>,
+    write: impl FnOnce(&mut dyn Write) -> std::result::Result<(), ExecutorError>,
+) -> Result<()> {
+    match dest {
+        None | Some(Dest::Stdout) => write(&mut io::stdout().lock()).map_err(failed),
+        Some(Dest::Path(path)) => {
+            let folder =
+                path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let failed_at = |source: io::Error| ExecutorError::Write { path: path.clone(), source };
+            let mut file = tempfile::Builder::new()
+                .prefix(".kiln-")
+                .tempfile_in(folder)
+                .map_err(|source| failed(failed_at(source)))?;
+            write(file.as_file_mut()).map_err(failed)?;
+            readable(file.as_file())
+                .map_err(|source| failed(failed_at(source)))?;
+            file.persist(path).map_err(|error| failed(failed_at(error.error)))?;
+            Ok(())
+        }
+    }
+}
+
+fn readable(file: &fs::File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(fs::Permissions::from_mode(0o644))
+}
+
+fn of_plan(error: &planner::PlanError) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        code: error.code().to_owned(),
+        message: error.to_string(),
+        span: (error.span != parser::span::Span::default()).then_some(error.span),
+        hint: error.hint.clone(),
+    }
+}
+
+fn of_executor(error: &ExecutorError) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        code: error.code().to_owned(),
+        message: executor::message(error),
+        span: None,
+        hint: error.hint(),
+    }
+}
+
+fn step_failure(source: Source<'_>, error: &StepError) -> Failure {
+    let diagnostic = Diagnostic { span: error.span, ..of_executor(&error.source) };
+    shown(source, &[diagnostic], Exit::Failed)
+}
+
+/// A failure that shows the place in the Dockerfile.
+fn shown(source: Source<'_>, diagnostics: &[Diagnostic], exit: Exit) -> Failure {
+    Failure::rendered(render::render(source, diagnostics, crate::print::colour()), exit)
+}
+
+fn failed(error: ExecutorError) -> Failure {
+    let hint = error.hint();
+    let failure = Failure::failed(anyhow!("{}", executor::message(&error)));
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
 }

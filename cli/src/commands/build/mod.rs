@@ -27,10 +27,10 @@ use crate::{
 ///
 /// Fails where an argument or the Dockerfile is wrong, or a step failed.
 pub fn run(args: BuildArgs, globals: &Globals) -> Result<Exit> {
-    let job = job::prepare(args, |name| std::env::var(name).ok())?;
+    let mut job = job::prepare(args, |name| std::env::var(name).ok())?;
     report::before(&job)?;
     let progress = Progress::start(job.progress).context("cannot start the display").or_failed()?;
-    let built = execute::execute(&job, globals, progress.listener());
+    let built = execute::execute(&mut job, globals, progress.listener());
     // The display ends before anything else is said, so that the two do not mix.
     let tails = progress.finish();
     match built {

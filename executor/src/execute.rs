@@ -1,0 +1,436 @@
+//! Carries a plan out: each step is looked up by its key, or done and recorded.
+//!
+//! A key names the operation, the layers below it, and what it reads; where everything it reads is in layers, a first key
+//! names just those layers, so that an unchanged build looks into none of them. The second key names contents, so that a
+//! stage that was built again with the same files costs its consumers nothing.
+
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Instant,
+};
+
+use cache::{StepKey, StepRecord};
+use image::{DiffId, entry::Time, layer::LayerIndex};
+use planner::{
+    facts::Facts,
+    plan::{CopyItem, CopyOp, MkdirOp, Op, Plan, Source, Step, StepId},
+};
+
+use crate::{
+    assemble::{self, Built, StepLayer},
+    copy,
+    error::{ExecutorError, StepError},
+    image_source::TaskHandle,
+    key::{KeyBuilder, chain_id},
+    schedule,
+    session::{Session, Task},
+    time::Timestamp,
+    tree::{Chain, Layers, Tree},
+};
+
+impl Session {
+    /// Carries out `plans`, one for each platform, and returns the images in the same order.
+    ///
+    /// # Errors
+    ///
+    /// The first step that failed. Nothing is named or exported then; what was finished stays known.
+    pub fn build(&self, plans: &[Plan], facts: &Facts) -> Result<Vec<Built>, StepError> {
+        let _lease = self.store.lease().map_err(|error| outside(error.into()))?;
+        let runs: Vec<Execution<'_>> = plans.iter().map(|plan| Execution::new(self, plan, facts)).collect();
+        let mut tasks = Vec::new();
+        let mut dependencies: Vec<Vec<usize>> = Vec::new();
+        for (run_idx, run) in runs.iter().enumerate() {
+            let offset = dependencies.len();
+            for (step_idx, step) in run.plan.steps.iter().enumerate() {
+                dependencies.push(needed(step).into_iter().map(|it| offset + it.0).collect());
+                tasks.push((run_idx, StepId(step_idx)));
+            }
+        }
+        schedule::run(&dependencies, self.n_jobs, |task| {
+            let (run_idx, step_id) = tasks[task];
+            let run = &runs[run_idx];
+            let step = &run.plan.steps[step_id.0];
+            run.step(step_id).map_err(|source| StepError { name: step.name.clone(), span: Some(step.span), source })
+        })?;
+        let built = runs.iter().map(Execution::finish).collect::<Result<Vec<_>, _>>().map_err(outside)?;
+        for context in self.contexts.values() {
+            if let Tree::Folder(folder) = &context.tree
+                && let Some(bytes) = folder.save()
+            {
+                // Losing this costs time only.
+                let _ = self.store.save_stat_cache(folder.path(), &bytes);
+            }
+        }
+        Ok(built)
+    }
+}
+
+fn outside(source: ExecutorError) -> StepError {
+    StepError { name: "build".to_owned(), span: None, source }
+}
+
+/// The steps that a step needs.
+fn needed(step: &Step) -> Vec<StepId> {
+    let mut sources = vec![&step.parent];
+    match &step.op {
+        Op::Copy(copy) => sources.extend(copy.items.iter().filter_map(|it| match it {
+            CopyItem::Paths { source, .. } => Some(source),
+            CopyItem::Inline { .. } => None,
+        })),
+        Op::Run(run) => sources.extend(run.mounts.iter().filter_map(crate::run::mount_source)),
+        Op::Mkdir(_) => {}
+    }
+    sources
+        .into_iter()
+        .filter_map(|it| match it {
+            Source::Step(id) => Some(*id),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A plan while it is carried out.
+pub(crate) struct Execution<'a> {
+    pub(crate) session: &'a Session,
+    pub(crate) plan: &'a Plan,
+    images: std::collections::BTreeMap<usize, (image::Digest, Vec<DiffId>)>,
+    pulled: Vec<Mutex<bool>>,
+    results: Vec<OnceLock<StepResult>>,
+}
+
+#[derive(Clone)]
+struct StepResult {
+    chain: Chain,
+    layer: StepLayer,
+}
+
+/// What a step made.
+pub(crate) struct Made {
+    /// Its layer and what is in it; none if it changed nothing.
+    pub index: Option<LayerIndex>,
+}
+
+impl<'a> Execution<'a> {
+    fn new(session: &'a Session, plan: &'a Plan, facts: &Facts) -> Self {
+        Self {
+            session,
+            plan,
+            images: crate::image_source::plan_images(plan, facts),
+            pulled: plan.images.iter().map(|_| Mutex::new(false)).collect(),
+            results: plan.steps.iter().map(|_| OnceLock::new()).collect(),
+        }
+    }
+
+    fn step(&self, id: StepId) -> Result<(), ExecutorError> {
+        self.session.cancel.check()?;
+        let step = &self.plan.steps[id.0];
+        let parent = self.chain(&step.parent)?;
+        let task = self.session.task(step.name.clone());
+        let result = match &step.op {
+            Op::Run(op) => self.run(step, op, &parent, &task),
+            Op::Copy(op) => self.copy(step, op, &parent, &task),
+            Op::Mkdir(op) => self.mkdir(step, op, &parent, &task),
+        };
+        let record = match result {
+            Ok((record, true)) => {
+                task.cached();
+                record
+            }
+            Ok((record, false)) => task.end(Ok(record))?,
+            Err(error) => return task.end(Err(error)),
+        };
+        let layer = StepLayer {
+            layer: record.layer,
+            created: Timestamp { secs: i64::try_from(record.created).unwrap_or(0), nanos: 0 },
+        };
+        let chain = match layer.layer {
+            Some(diff_id) => parent.with(diff_id),
+            None => parent,
+        };
+        let _ = self.results[id.0].set(StepResult { chain, layer });
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<Built, ExecutorError> {
+        let chain = self.chain(&self.plan.output)?;
+        let n_base_layers = self.n_base_layers(&self.plan.output);
+        self.show_unused_images();
+        assemble::assemble(self.plan, chain.layers().to_vec(), n_base_layers, |id| {
+            self.results.get(id.0)?.get().map(|it| it.layer)
+        })
+    }
+
+    fn n_base_layers(&self, source: &Source) -> usize {
+        let mut source = source;
+        loop {
+            match source {
+                Source::Image(image_idx) => return self.images.get(image_idx).map_or(0, |it| it.1.len()),
+                Source::Step(id) => match &self.plan.steps[id.0] {
+                    Step { op: Op::Copy(CopyOp { link: true, .. }), parent, .. } | Step { parent, .. } => source = parent,
+                },
+                _ => return 0,
+            }
+        }
+    }
+
+    /// Base images of which nothing was needed appear in the progress as known.
+    fn show_unused_images(&self) {
+        for (image_idx, pulled) in self.pulled.iter().enumerate() {
+            if !std::mem::replace(&mut *pulled.lock().unwrap_or_else(PoisonError::into_inner), true) {
+                self.session.task(self.image_task_name(image_idx)).cached();
+            }
+        }
+    }
+
+    fn image_task_name(&self, image_idx: usize) -> String {
+        let name = &self.plan.images[image_idx].name;
+        match self.images.get(&image_idx) {
+            Some((digest, _)) if !name.contains('@') => format!("{name}@{digest}"),
+            _ => name.clone(),
+        }
+    }
+
+    /// The layers of a source, without bringing them here.
+    pub(crate) fn chain(&self, source: &Source) -> Result<Chain, ExecutorError> {
+        match source {
+            Source::Scratch => Ok(Chain::default()),
+            Source::Image(image_idx) => Ok(Chain::new(self.images.get(image_idx).map(|it| it.1.clone()).unwrap_or_default())),
+            Source::Step(id) => match self.results[id.0].get() {
+                Some(result) => Ok(result.chain.clone()),
+                None => Err(ExecutorError::Canceled),
+            },
+            Source::Local(_) | Source::Git(_) | Source::Http(_) => Ok(Chain::default()),
+        }
+    }
+
+    /// Brings the layers of a source here.
+    pub(crate) fn fetch(&self, source: &Source) -> Result<Chain, ExecutorError> {
+        let mut bottom = source;
+        while let Source::Step(id) = bottom {
+            bottom = &self.plan.steps[id.0].parent;
+        }
+        if let Source::Image(image_idx) = bottom {
+            let mut pulled = self.pulled[*image_idx].lock().unwrap_or_else(PoisonError::into_inner);
+            if !*pulled {
+                let task = self.session.task(self.image_task_name(*image_idx));
+                let layers = self.chain(bottom)?;
+                let mut is_known = true;
+                for layer in layers.layers() {
+                    is_known &= self.session.store.layer(layer)?.is_some();
+                }
+                if is_known {
+                    task.cached();
+                } else {
+                    let result = self.session.ensure_layers(layers.layers(), Some(&TaskHandle(&task)));
+                    task.end(result)?;
+                }
+                *pulled = true;
+            }
+        }
+        let chain = self.chain(source)?;
+        self.session.ensure_layers(chain.layers(), None)?;
+        Ok(chain)
+    }
+
+    /// A source as a tree to read from.
+    pub(crate) fn tree(&self, source: &Source, task: &Task<'_>) -> Result<Tree, ExecutorError> {
+        match source {
+            Source::Scratch => Ok(Tree::Empty),
+            Source::Local(name) => match self.session.contexts.get(name) {
+                Some(context) => Ok(context.tree.clone()),
+                None => Err(ExecutorError::NoContext { name: name.clone() }),
+            },
+            Source::Image(_) | Source::Step(_) => {
+                let chain = self.fetch(source)?;
+                Ok(Tree::Layers(Arc::new(Layers::open(&self.session.store, &chain)?)))
+            }
+            Source::Git(git) => crate::fetch::git_tree(self.session, git, task),
+            Source::Http(http) => crate::fetch::http_tree(self.session, http, task),
+        }
+    }
+
+    /// Looks a key up, unless the step is to be done anyway.
+    pub(crate) fn look_up(&self, step: &Step, key: &StepKey) -> Result<Option<StepRecord>, ExecutorError> {
+        if step.no_cache {
+            return Ok(None);
+        }
+        Ok(self.session.store.step(key)?)
+    }
+
+    /// Does a step unless another process does it first; then its result is taken.
+    pub(crate) fn once(
+        &self,
+        step: &Step,
+        key: (StepKey, serde_json::Value),
+        make: impl FnOnce() -> Result<Made, ExecutorError>,
+    ) -> Result<(StepRecord, bool), ExecutorError> {
+        let (key, recipe) = key;
+        let _lock = self.session.store.step_lock(&key)?;
+        if let Some(record) = self.look_up(step, &key)? {
+            return Ok((record, true));
+        }
+        self.session.cancel.check()?;
+        let begun = Instant::now();
+        let made = make()?;
+        let layer = made.index.as_ref().map(|it| it.diff_id);
+        let record = StepRecord {
+            key,
+            parent: None,
+            layer,
+            same_as: None,
+            description: step.name.clone(),
+            recipe,
+            created: u64::try_from(Timestamp::now().secs).unwrap_or(0),
+            duration_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            last_used: 0,
+        };
+        self.session.store.put_step(&record)?;
+        Ok((record, false))
+    }
+
+    /// The time of what a step makes by itself.
+    pub(crate) fn now(&self) -> Time {
+        let secs = self.plan.epoch.unwrap_or_else(|| Timestamp::now().secs);
+        Time { secs, nanos: 0 }
+    }
+
+    fn copy(
+        &self,
+        step: &Step,
+        op: &CopyOp,
+        parent: &Chain,
+        task: &Task<'_>,
+    ) -> Result<(StepRecord, bool), ExecutorError> {
+        let fast = self.fast_copy_key(op, parent)?;
+        if let Some((key, _)) = &fast
+            && let Some(record) = self.look_up(step, key)?
+        {
+            return Ok((record, true));
+        }
+        let trees = op
+            .items
+            .iter()
+            .map(|item| match item {
+                CopyItem::Paths { source, .. } => self.tree(source, task),
+                CopyItem::Inline { .. } => Ok(Tree::Empty),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let gathered = copy::gather(op, &trees).map_err(|error| self.explain_missing(op, &trees, error))?;
+        let mut key = self.copy_key("copy", op, parent);
+        key.digest("content", &gathered.content);
+        key.text("files", &gathered.n_files.to_string());
+        let key = key.finish();
+        let known = self.look_up(step, &key.0)?;
+        let (record, is_known) = match known {
+            Some(record) => (record, true),
+            None => self.once(step, key, || {
+                let below = match op.link {
+                    true => Tree::Empty,
+                    false => self.tree(&step.parent, task)?,
+                };
+                self.write_layer(|out| copy::write_copy(op, &gathered, &trees, &below, self.now(), out))
+            })?,
+        };
+        if let Some((key, recipe)) = fast {
+            self.session.store.put_step(&StepRecord { key, recipe, ..record.clone() })?;
+        }
+        Ok((record, is_known))
+    }
+
+    fn copy_key(&self, kind: &str, op: &CopyOp, parent: &Chain) -> KeyBuilder {
+        let mut key = KeyBuilder::new(kind);
+        if !op.link {
+            key.digest("parent", &chain_id(parent.layers()));
+        }
+        key.text("link", if op.link { "yes" } else { "no" });
+        key.text("dest", &op.dest);
+        key.text("chown", op.chown.as_deref().unwrap_or_default());
+        key.text("chmod", &op.chmod.as_ref().map(|it| format!("{it:?}")).unwrap_or_default());
+        key.text("epoch", &self.plan.epoch.map(|it| it.to_string()).unwrap_or_default());
+        key.texts("excludes", op.excludes.iter().map(String::as_str));
+        for item in &op.items {
+            match item {
+                CopyItem::Paths { parents, unpack, .. } => {
+                    let flags = format!("unpack {unpack} parents {}", parents.is_some());
+                    key.text("item", &flags);
+                }
+                CopyItem::Inline { name, .. } => key.text("inline", name),
+            }
+        }
+        key
+    }
+
+    /// The key of a copy all of whose sources are layers: it names those, not what is in them.
+    fn fast_copy_key(
+        &self,
+        op: &CopyOp,
+        parent: &Chain,
+    ) -> Result<Option<(StepKey, serde_json::Value)>, ExecutorError> {
+        let mut key = self.copy_key("copy from layers", op, parent);
+        for item in &op.items {
+            match item {
+                CopyItem::Paths { source: source @ (Source::Image(_) | Source::Step(_)), path, parents, .. } => {
+                    key.digest("source", &chain_id(self.chain(source)?.layers()));
+                    key.text("path", path);
+                    if let Some(parents) = parents {
+                        key.text("pattern", &parents.pattern);
+                    }
+                }
+                CopyItem::Paths { .. } => return Ok(None),
+                CopyItem::Inline { data, .. } => key.raw("data", data.as_bytes()),
+            }
+        }
+        Ok(Some(key.finish()))
+    }
+
+    /// Says which pattern of the ignore file hides a file that was not found.
+    fn explain_missing(&self, op: &CopyOp, trees: &[Tree], error: ExecutorError) -> ExecutorError {
+        let ExecutorError::NotFound { path } = &error else { return error };
+        for (item, tree) in op.items.iter().zip(trees) {
+            let (CopyItem::Paths { .. }, Tree::Folder(folder)) = (item, tree) else { continue };
+            let relative = parser::encode(path.trim_start_matches('/'));
+            let full = folder.path().join(path.trim_start_matches('/'));
+            if folder.ignore().matches(&relative) && full.symlink_metadata().is_ok() {
+                let pattern = folder.ignored_by(&relative).unwrap_or_default();
+                return ExecutorError::Ignored { path: path.clone(), pattern };
+            }
+        }
+        error
+    }
+
+    fn mkdir(
+        &self,
+        step: &Step,
+        op: &MkdirOp,
+        parent: &Chain,
+        task: &Task<'_>,
+    ) -> Result<(StepRecord, bool), ExecutorError> {
+        let mut key = KeyBuilder::new("mkdir");
+        key.digest("parent", &chain_id(parent.layers()));
+        key.text("path", &op.path);
+        key.text("user", &op.user);
+        key.text("epoch", &self.plan.epoch.map(|it| it.to_string()).unwrap_or_default());
+        let key = key.finish();
+        if let Some(record) = self.look_up(step, &key.0)? {
+            return Ok((record, true));
+        }
+        self.once(step, key, || {
+            let below = self.tree(&step.parent, task)?;
+            self.write_layer(|out| copy::write_mkdir(op, &below, self.now(), out))
+        })
+    }
+
+    /// Writes a layer as a tar into the store, unless nothing is in it.
+    pub(crate) fn write_layer(
+        &self,
+        write: impl FnOnce(cache::StagedBlob) -> Result<(cache::StagedBlob, LayerIndex), ExecutorError>,
+    ) -> Result<Made, ExecutorError> {
+        let store = &self.session.store;
+        let (staged, index) = write(store.stage_blob()?)?;
+        if index.changes.is_empty() {
+            return Ok(Made { index: None });
+        }
+        store.put_tar(staged, &index)?;
+        Ok(Made { index: Some(index) })
+    }
+}

@@ -1,0 +1,257 @@
+//! Base images: their configs for the planner, and their layers when a step needs them.
+//!
+//! A config is taken from the store if the name is there, and from the registry otherwise. Layers are only noted, and
+//! fetched when something needs what is in them: a build whose steps are all known moves no layer.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use cache::{ImageRecord, LayerRecord, PlatformImage};
+use image::{
+    DiffId, Digest, ImageId, ImageRef, Platform,
+    document::{Descriptor, ImageConfig, Manifest},
+};
+use planner::facts::{Facts, ImageFact, ImageOrigin, ImageQuery, Need};
+
+use crate::{
+    assemble::descriptor,
+    error::ExecutorError,
+    session::{Session, Task},
+    time::Timestamp,
+};
+
+/// A document is never longer than this.
+const DOCUMENT_LIMIT: u64 = 4 << 20;
+
+/// Where layers that are not in the store can be had.
+#[derive(Default)]
+pub(crate) struct RemoteLayers {
+    layers: Mutex<HashMap<DiffId, (ImageRef, Descriptor)>>,
+    /// One transfer per layer: others wait for the first.
+    busy: Mutex<HashMap<DiffId, Arc<Mutex<()>>>>,
+}
+
+impl Session {
+    /// Looks up what the planner asked for and adds it to `facts`.
+    ///
+    /// # Errors
+    ///
+    /// The name is neither in the store nor to be had from its registry, or what is there is no image.
+    pub fn look_up(&self, needs: &[Need], facts: &mut Facts) -> Result<(), (ImageQuery, ExecutorError)> {
+        for need in needs {
+            let Need::Image(query) = need;
+            self.cancel.check().map_err(|error| (query.clone(), error))?;
+            let fact = self.image_fact(query).map_err(|error| (query.clone(), error))?;
+            facts.images.insert(query.clone(), fact);
+        }
+        Ok(())
+    }
+
+    fn image_fact(&self, query: &ImageQuery) -> Result<ImageFact, ExecutorError> {
+        match &query.origin {
+            ImageOrigin::Reference(name) => self.reference_fact(name, &query.platform),
+            ImageOrigin::OciLayout(text) => crate::layout_source::layout_fact(self, text, &query.platform),
+        }
+    }
+
+    fn reference_fact(&self, name: &ImageRef, platform: &Platform) -> Result<ImageFact, ExecutorError> {
+        if !self.pull
+            && let Some(fact) = self.stored_fact(name, platform)?
+        {
+            return Ok(fact);
+        }
+        let task = self.task(format!("[internal] load metadata for {name}"));
+        let result = self.remote_fact(name, platform);
+        match (result, self.pull) {
+            (Err(error), true) => match self.stored_fact(name, platform) {
+                // Offline with --pull: better an image that may be old than none, but say so.
+                Ok(Some(fact)) if is_unreachable(&error) => {
+                    task.warn(format!("the registry cannot be asked, `{name}` is taken as it is here: {error}"));
+                    task.end(Ok(fact))
+                }
+                _ => task.end(Err(error)),
+            },
+            (result, _) => task.end(result),
+        }
+    }
+
+    fn stored_fact(&self, name: &ImageRef, platform: &Platform) -> Result<Option<ImageFact>, ExecutorError> {
+        let Some(found) = self.store.resolve(&name.to_string())? else { return Ok(None) };
+        let matcher = platform.only();
+        let best = found.record.platforms.iter().filter(|it| matcher.matches(&it.platform));
+        let Some(found) = best.min_by_key(|it| matcher.rank(&it.platform)) else { return Ok(None) };
+        let Ok(bytes) = self.store.read_blob(&found.config.0, DOCUMENT_LIMIT) else { return Ok(None) };
+        let config = parse_config(&bytes, name)?;
+        let Ok(bytes) = self.store.read_blob(&found.manifest.digest, DOCUMENT_LIMIT) else { return Ok(None) };
+        let manifest: Manifest = serde_json::from_slice(&bytes)
+            .map_err(|source| ExecutorError::Document { what: format!("manifest of {name}"), source })?;
+        self.note_layers(name, &config, &manifest, false);
+        // An image made here has no blobs to fetch: its layers must be here.
+        if !self.has_layers(&config)? {
+            return Ok(None);
+        }
+        Ok(Some(ImageFact { manifest: found.manifest.digest, config }))
+    }
+
+    fn has_layers(&self, config: &ImageConfig) -> Result<bool, ExecutorError> {
+        for layer in &config.rootfs.diff_ids {
+            let is_remote = self.remote.layers.lock().unwrap_or_else(PoisonError::into_inner).contains_key(layer);
+            if !is_remote && self.store.layer(layer)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn remote_fact(&self, name: &ImageRef, platform: &Platform) -> Result<ImageFact, ExecutorError> {
+        let image = self.wait(self.client.pull_image(name, platform))??;
+        self.note_layers(name, &image.config, &image.parsed, true);
+        let manifest = self.store.put_blob(&image.manifest.bytes)?;
+        let config_digest = self.store.put_blob(&image.config_bytes)?;
+        let document = |it: &registry::RawDocument| descriptor(&it.media_type, it.digest, it.bytes.len() as u64);
+        let target = match &image.index {
+            Some(index) => {
+                self.store.put_blob(&index.bytes)?;
+                document(index)
+            }
+            None => document(&image.manifest),
+        };
+        let of_image = platform_of(&image.config);
+        let mut platforms = match self.store.resolve(&name.to_string())? {
+            Some(known) if known.record.target.digest == target.digest => known.record.platforms,
+            _ => Vec::new(),
+        };
+        platforms.retain(|it| it.manifest.digest != manifest);
+        platforms.push(PlatformImage {
+            platform: of_image,
+            manifest: document(&image.manifest),
+            config: ImageId(config_digest),
+            layers: image.config.rootfs.diff_ids.clone(),
+        });
+        let created = u64::try_from(Timestamp::now().secs).unwrap_or(0);
+        self.store.tag(name, &ImageRecord { target, platforms, created })?;
+        Ok(ImageFact { manifest, config: image.config })
+    }
+
+    /// Notes where the layers of an image can be had. An image that was not pulled has no compressed blobs: of such a one
+    /// nothing is noted unless `is_remote`.
+    pub(crate) fn note_layers(&self, name: &ImageRef, config: &ImageConfig, manifest: &Manifest, is_remote: bool) {
+        let mut layers = self.remote.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        for (diff_id, blob) in config.rootfs.diff_ids.iter().zip(&manifest.layers) {
+            if is_remote || blob.digest != diff_id.0 {
+                layers.insert(*diff_id, (name.clone(), blob.clone()));
+            }
+        }
+    }
+
+    /// The blob of a layer of an image that was pulled.
+    pub(crate) fn remote_blob(&self, layer: &DiffId) -> Option<Descriptor> {
+        let layers = self.remote.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        layers.get(layer).map(|(_, blob)| blob.clone())
+    }
+
+    /// All blobs that can be had from registries.
+    pub(crate) fn remote_blobs(&self) -> Vec<(ImageRef, Descriptor)> {
+        self.remote.layers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Brings the layers into the store that are not there.
+    ///
+    /// # Errors
+    ///
+    /// A layer is not known, cannot be fetched, or is not what its digest says.
+    pub fn ensure_layers(&self, layers: &[DiffId], task: Option<&TaskHandle<'_>>) -> Result<(), ExecutorError> {
+        let mut missing = Vec::new();
+        for layer in layers {
+            if self.store.layer(layer)?.is_none() && !missing.contains(layer) {
+                missing.push(*layer);
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let own_task;
+        let task = match task {
+            Some(task) => task.0,
+            None => {
+                own_task = self.task("[internal] pull layers");
+                &own_task
+            }
+        };
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        let n_threads = missing.len().min(4);
+        std::thread::scope(|scope| {
+            let work = || -> Result<(), ExecutorError> {
+                loop {
+                    let nth = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let Some(layer) = missing.get(nth) else { return Ok(()) };
+                    self.fetch_layer(layer, task)?;
+                }
+            };
+            let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(work)).collect();
+            threads.into_iter().map(|it| it.join().unwrap_or(Err(ExecutorError::Canceled))).fold(Ok(()), Result::and)
+        })
+    }
+
+    fn fetch_layer(&self, layer: &DiffId, task: &Task<'_>) -> Result<(), ExecutorError> {
+        self.cancel.check()?;
+        let turn = {
+            let mut busy = self.remote.busy.lock().unwrap_or_else(PoisonError::into_inner);
+            busy.entry(*layer).or_default().clone()
+        };
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.store.layer(layer)?.is_some() {
+            return Ok(());
+        }
+        let known = self.remote.layers.lock().unwrap_or_else(PoisonError::into_inner).get(layer).cloned();
+        let Some((name, blob)) = known else {
+            return Err(ExecutorError::MissingLayer { digest: layer.to_string(), image: "the store".to_owned() });
+        };
+        if !self.store.has_blob(&blob.digest)? {
+            let mut staged = self.store.stage_blob()?;
+            let part = blob.digest.to_string();
+            let progress = |n_bytes: u64| task.progress(&part, n_bytes, Some(blob.size), n_bytes >= blob.size);
+            self.wait(self.client.blob(&name, &blob, &mut staged, &progress))??;
+            staged.commit(Some(&blob.digest))?;
+        }
+        self.store.put_layer(&LayerRecord::of_blob(*layer, blob))?;
+        Ok(())
+    }
+}
+
+/// A task that other modules of the crate report to.
+pub struct TaskHandle<'a>(pub(crate) &'a Task<'a>);
+
+pub(crate) fn parse_config(bytes: &[u8], name: &ImageRef) -> Result<ImageConfig, ExecutorError> {
+    serde_json::from_slice(bytes).map_err(|source| ExecutorError::Document { what: format!("config of {name}"), source })
+}
+
+/// The platform that a config says it is for.
+pub(crate) fn platform_of(config: &ImageConfig) -> Platform {
+    Platform {
+        architecture: config.architecture.clone(),
+        os: config.os.clone(),
+        os_version: config.os_version.clone(),
+        os_features: config.os_features.clone(),
+        variant: config.variant.clone(),
+    }
+    .normalized()
+}
+
+fn is_unreachable(error: &ExecutorError) -> bool {
+    matches!(error, ExecutorError::Registry(error) if error.code() == "registry-unreachable")
+}
+
+/// The images of a plan by number, with all that steps need of them.
+pub(crate) fn plan_images(plan: &planner::plan::Plan, facts: &Facts) -> BTreeMap<usize, (Digest, Vec<DiffId>)> {
+    plan.images
+        .iter()
+        .enumerate()
+        .filter_map(|(nth, planned)| {
+            let fact = facts.images.get(&planned.query)?;
+            Some((nth, (fact.manifest, fact.config.rootfs.diff_ids.clone())))
+        })
+        .collect()
+}

@@ -1,0 +1,385 @@
+//! Finished images into the store, into archives and layouts, to registries; file trees into folders and tars.
+//!
+//! A local name needs the diff ids only: the manifest of an image made here names the tars of its layers, which are made
+//! when somebody asks for them. An export compresses each layer once and remembers the blob.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read, Write},
+    path::Path,
+};
+
+use cache::{ImageRecord, LayerRecord, PlatformImage};
+use image::{
+    canonical::to_canonical_json,
+    DiffId, ImageRef, Platform,
+    compress::{Compression, Compressor},
+    document::{Descriptor, Index, media_type},
+    layer::TarWriter,
+};
+use registry::{BlobSource, Export, Named, RawDocument};
+
+use crate::{
+    assemble::{Built, descriptor, manifest},
+    error::ExecutorError,
+    export,
+    session::{Session, Task},
+    time::Timestamp,
+    tree::{Chain, Layers, Tree},
+};
+
+/// How an image is written.
+#[derive(Debug, Clone, Default)]
+pub struct ExportOptions {
+    /// How layers without a compressed blob are compressed; nothing leaves them as they are.
+    pub compression: Option<Compression>,
+    /// Compress layers again that have another compression.
+    pub force_compression: bool,
+    /// Make an index even of one image.
+    pub as_index: bool,
+    /// Annotations of the manifests.
+    pub annotations: BTreeMap<String, String>,
+    /// Annotations of the index.
+    pub index_annotations: BTreeMap<String, String>,
+    /// Annotations of the manifests' descriptors in the index.
+    pub descriptor_annotations: BTreeMap<String, String>,
+}
+
+pub use registry::archive::Format as ArchiveFormat;
+
+impl Session {
+    /// Makes the documents of an image whose layers all have the blobs that the documents name.
+    ///
+    /// # Errors
+    ///
+    /// A layer cannot be had or compressed.
+    pub fn export(&self, images: &[Built], options: &ExportOptions) -> Result<Export, ExecutorError> {
+        let task = self.task("exporting layers");
+        let result = self.make_export(images, options, &task);
+        task.end(result)
+    }
+
+    fn make_export(
+        &self,
+        images: &[Built],
+        options: &ExportOptions,
+        task: &Task<'_>,
+    ) -> Result<Export, ExecutorError> {
+        let mut export = Export::default();
+        let mut descriptors = Vec::new();
+        for image in images {
+            self.ensure_layers(&image.layers, None)?;
+            let mut layers = Vec::with_capacity(image.layers.len());
+            for layer in &image.layers {
+                self.cancel.check()?;
+                layers.push(self.layer_blob(layer, options, task)?);
+            }
+            let document = self.manifest_document(image, layers, options)?;
+            let mut described = document.descriptor();
+            described.platform = Some(image.platform.clone());
+            described.annotations = options.descriptor_annotations.clone();
+            descriptors.push(described);
+            export.documents.push(document);
+            export.configs.push(image.config_bytes.clone());
+        }
+        if images.len() > 1 || options.as_index {
+            export.documents.push(index_document(descriptors, options)?);
+        }
+        Ok(export)
+    }
+
+    fn manifest_document(
+        &self,
+        image: &Built,
+        layers: Vec<Descriptor>,
+        options: &ExportOptions,
+    ) -> Result<RawDocument, ExecutorError> {
+        let mut manifest = manifest(&image.config_bytes, layers);
+        manifest.annotations = options.annotations.clone();
+        let bytes = to_canonical_json(&manifest).map_err(|source| ExecutorError::Encode { source })?;
+        Ok(RawDocument::new(media_type::OCI_MANIFEST, bytes))
+    }
+
+    /// The blob of a layer to be written, compressed now if there is none.
+    fn layer_blob(
+        &self,
+        layer: &DiffId,
+        options: &ExportOptions,
+        task: &Task<'_>,
+    ) -> Result<Descriptor, ExecutorError> {
+        let missing = || ExecutorError::MissingLayer { digest: layer.to_string(), image: "the result".to_owned() };
+        let record = self.store.layer(layer)?.ok_or_else(missing)?;
+        let wanted = options.compression.unwrap_or(Compression::Uncompressed);
+        let wanted_type = match wanted {
+            Compression::Uncompressed => media_type::OCI_LAYER,
+            Compression::Gzip { .. } => media_type::OCI_LAYER_GZIP,
+            Compression::Zstd { .. } => media_type::OCI_LAYER_ZSTD,
+        };
+        for blob in &record.blobs {
+            let is_compressed = blob.digest != layer.0;
+            let fits = if options.force_compression || !is_compressed {
+                oci_type(&blob.media_type) == wanted_type
+            } else {
+                true
+            };
+            if fits && self.store.has_blob(&blob.digest)? {
+                return Ok(descriptor(oci_type(&blob.media_type), blob.digest, blob.size));
+            }
+        }
+        if matches!(wanted, Compression::Uncompressed) {
+            if let Some(size) = record.tar_size
+                && !options.force_compression
+                && options.compression.is_none()
+            {
+                return Ok(descriptor(media_type::OCI_LAYER, layer.0, size));
+            }
+            let mut staged = self.store.stage_blob()?;
+            self.store.write_tar(layer, &mut staged)?;
+            let (digest, size) = staged.commit(Some(&layer.0))?;
+            return Ok(descriptor(media_type::OCI_LAYER, digest, size));
+        }
+        let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let total = record.tar_size;
+        let part = format!("compressing {layer}");
+        let staged = self.store.stage_blob()?;
+        let compressor = Compressor::new(staged, wanted, n_threads)
+            .map_err(|source| ExecutorError::Read { path: layer.to_string(), source })?;
+        let mut counting = Counting { inner: compressor, n_bytes: 0, next: 1 << 22, report: |n_bytes| task.progress(&part, n_bytes, total, false) };
+        self.store.write_tar(layer, &mut counting)?;
+        let n_bytes = counting.n_bytes;
+        let staged = counting.inner.finish().map_err(|source| ExecutorError::Read { path: layer.to_string(), source })?;
+        task.progress(&part, n_bytes, total, true);
+        let (digest, size) = staged.commit(None)?;
+        let blob = descriptor(wanted_type, digest, size);
+        self.store.put_layer(&LayerRecord { blobs: vec![blob.clone()], ..record })?;
+        Ok(blob)
+    }
+
+    /// Keeps an image in the store and gives it `names`. Its layers stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be written.
+    pub fn keep(&self, images: &[Built], names: &[ImageRef], options: &ExportOptions) -> Result<ImageRecord, ExecutorError> {
+        let task = self.task("exporting to image");
+        let result = self.keep_images(images, names, options, &task);
+        task.end(result)
+    }
+
+    fn keep_images(
+        &self,
+        images: &[Built],
+        names: &[ImageRef],
+        options: &ExportOptions,
+        task: &Task<'_>,
+    ) -> Result<ImageRecord, ExecutorError> {
+        let mut platforms = Vec::new();
+        let mut descriptors = Vec::new();
+        for image in images {
+            let mut layers = Vec::with_capacity(image.layers.len());
+            for layer in &image.layers {
+                layers.push(self.kept_blob(layer, options, task)?);
+            }
+            let document = self.manifest_document(image, layers, options)?;
+            self.store.put_blob(&image.config_bytes)?;
+            self.store.put_blob(&document.bytes)?;
+            let mut described = document.descriptor();
+            platforms.push(PlatformImage {
+                platform: image.platform.clone(),
+                manifest: described.clone(),
+                config: image.id,
+                layers: image.layers.clone(),
+            });
+            described.platform = Some(image.platform.clone());
+            descriptors.push(described);
+        }
+        let target = match (descriptors.as_slice(), options.as_index) {
+            ([_], false) => platforms[0].manifest.clone(),
+            _ => {
+                let document = index_document(descriptors, options)?;
+                self.store.put_blob(&document.bytes)?;
+                document.descriptor()
+            }
+        };
+        let created = u64::try_from(Timestamp::now().secs).unwrap_or(0);
+        let record = ImageRecord { target, platforms, created };
+        self.store.put_image(names, &record)?;
+        for name in names {
+            task.progress(&format!("naming to {name}"), 0, None, true);
+        }
+        Ok(record)
+    }
+
+    /// What the manifest of an image in the store says of a layer: its blob where there is one, else its tar.
+    fn kept_blob(&self, layer: &DiffId, options: &ExportOptions, task: &Task<'_>) -> Result<Descriptor, ExecutorError> {
+        if options.compression.is_some() {
+            self.ensure_layers(std::slice::from_ref(layer), None)?;
+            return self.layer_blob(layer, options, task);
+        }
+        if let Some(blob) = self.remote_blob(layer) {
+            return Ok(descriptor(oci_type(&blob.media_type), blob.digest, blob.size));
+        }
+        self.layer_blob(layer, &ExportOptions::default(), task)
+    }
+
+    /// Writes an image archive.
+    ///
+    /// # Errors
+    ///
+    /// The archive or the store fails.
+    pub fn write_archive(
+        &self,
+        export: Export,
+        names: &[ImageRef],
+        format: ArchiveFormat,
+        out: impl Write,
+    ) -> Result<(), ExecutorError> {
+        let task = self.task(match format {
+            ArchiveFormat::Docker => "exporting to docker image format",
+            _ => "exporting to oci image format",
+        });
+        let named = Named { names: names.to_vec(), export };
+        let result = registry::archive::write_archive(out, format, std::slice::from_ref(&named), self)
+            .map_err(ExecutorError::from)
+            .and_then(|mut out| out.flush().map_err(|source| ExecutorError::Write { path: "archive".into(), source }));
+        task.end(result)
+    }
+
+    /// Writes an image into an OCI layout folder; other images in it stay.
+    ///
+    /// # Errors
+    ///
+    /// The folder or the store fails.
+    pub fn write_layout(&self, export: Export, names: &[ImageRef], folder: &Path) -> Result<(), ExecutorError> {
+        let task = self.task("exporting to oci image layout");
+        let named = Named { names: names.to_vec(), export };
+        let result = registry::layout::write_layout(folder, std::slice::from_ref(&named), self);
+        task.end(result.map_err(ExecutorError::from))
+    }
+
+    /// Pushes an image under each of its names.
+    ///
+    /// # Errors
+    ///
+    /// The registry cannot be reached or refuses.
+    pub fn push(&self, export: &Export, names: &[ImageRef]) -> Result<(), ExecutorError> {
+        for name in names {
+            let task = self.task(format!("pushing {name}"));
+            let progress = |blob: &Descriptor, n_bytes: u64| {
+                task.progress(&blob.digest.to_string(), n_bytes, Some(blob.size), n_bytes >= blob.size);
+            };
+            let result = self.wait(self.client.push(name, export, &self.mountable(), self, &progress))?;
+            task.end(result.map(drop).map_err(ExecutorError::from))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the files of images into a folder: of one into it, of several into one below it for each platform.
+    ///
+    /// # Errors
+    ///
+    /// The folder or the store fails.
+    pub fn write_folder(&self, images: &[Built], folder: &Path, split: bool) -> Result<(), ExecutorError> {
+        let task = self.task("exporting to client directory");
+        let result = images.iter().try_for_each(|image| {
+            let tree = self.image_tree(&image.layers)?;
+            let folder = match split {
+                true => folder.join(platform_folder(&image.platform)),
+                false => folder.to_owned(),
+            };
+            export::write_folder(&tree, b"", &folder, false)
+        });
+        task.end(result)
+    }
+
+    /// Writes the files of images as one tar.
+    ///
+    /// # Errors
+    ///
+    /// The tar or the store fails.
+    pub fn write_tar(&self, images: &[Built], split: bool, out: impl Write) -> Result<(), ExecutorError> {
+        let task = self.task("sending tarball");
+        let mut writer = TarWriter::new_plain(io::BufWriter::with_capacity(1 << 18, out));
+        let result = images
+            .iter()
+            .try_for_each(|image| {
+                let tree = self.image_tree(&image.layers)?;
+                let prefix = if split { platform_folder(&image.platform) } else { String::new() };
+                export::write_tar(&tree, prefix.as_bytes(), image.epoch, &mut writer)
+            })
+            .and_then(|()| {
+                let mut out = writer.finish()?;
+                out.flush().map_err(|source| ExecutorError::Write { path: "archive".into(), source })
+            });
+        task.end(result)
+    }
+
+    /// Blobs that came from a registry, and where they lie there: it can take them over itself.
+    fn mountable(&self) -> BTreeMap<image::Digest, Vec<ImageRef>> {
+        self.remote_blobs().into_iter().map(|(name, blob)| (blob.digest, vec![name])).collect()
+    }
+
+    fn image_tree(&self, layers: &[DiffId]) -> Result<Tree, ExecutorError> {
+        self.ensure_layers(layers, None)?;
+        Ok(Tree::Layers(std::sync::Arc::new(Layers::open(&self.store, &Chain::new(layers.to_vec()))?)))
+    }
+}
+
+impl BlobSource for Session {
+    fn open(&self, blob: &Descriptor) -> io::Result<Box<dyn Read + Send>> {
+        let failed = |error: cache::StoreError| io::Error::other(error);
+        if self.store.has_blob(&blob.digest).map_err(failed)? {
+            return Ok(Box::new(self.store.open_blob(&blob.digest).map_err(failed)?));
+        }
+        // A tar that is not kept is made again from the layer's files.
+        self.store.open_tar(&DiffId(blob.digest)).map_err(failed)
+    }
+}
+
+fn index_document(descriptors: Vec<Descriptor>, options: &ExportOptions) -> Result<RawDocument, ExecutorError> {
+    let index = Index {
+        schema_version: 2,
+        media_type: media_type::OCI_INDEX.to_owned(),
+        manifests: descriptors,
+        annotations: options.index_annotations.clone(),
+        other: Default::default(),
+    };
+    let bytes = to_canonical_json(&index).map_err(|source| ExecutorError::Encode { source })?;
+    Ok(RawDocument::new(media_type::OCI_INDEX, bytes))
+}
+
+/// The OCI media type of a layer that may have Docker's.
+fn oci_type(media_type: &str) -> &'static str {
+    match media_type {
+        it if it.contains("zstd") => media_type::OCI_LAYER_ZSTD,
+        it if it.contains("gzip") => media_type::OCI_LAYER_GZIP,
+        _ => media_type::OCI_LAYER,
+    }
+}
+
+fn platform_folder(platform: &Platform) -> String {
+    platform.to_string().replace('/', "_")
+}
+
+struct Counting<W, F> {
+    inner: W,
+    n_bytes: u64,
+    next: u64,
+    report: F,
+}
+
+impl<W: Write, F: Fn(u64)> Write for Counting<W, F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n_written = self.inner.write(bytes)?;
+        self.n_bytes += n_written as u64;
+        if self.n_bytes >= self.next {
+            self.next = self.n_bytes + (1 << 22);
+            (self.report)(self.n_bytes);
+        }
+        Ok(n_written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}

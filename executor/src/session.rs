@@ -1,0 +1,222 @@
+//! What one build works with: the store, the registry, contexts, secrets, who listens, and whether to stop.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Instant,
+};
+
+use cache::Store;
+use registry::Client;
+
+use crate::{
+    context::Context,
+    error::ExecutorError,
+    event::{Event, Listener, Outcome, TaskId},
+    image_source::RemoteLayers,
+};
+
+/// Where a secret comes from.
+#[derive(Debug, Clone)]
+pub enum Secret {
+    /// A file, read when a step asks for it.
+    File(std::path::PathBuf),
+    /// A value.
+    Value(Vec<u8>),
+}
+
+/// What a build works with.
+pub struct Session {
+    /// The store.
+    pub store: Store,
+    /// The registry client.
+    pub client: Client,
+    /// Who hears of progress.
+    pub listener: Listener,
+    /// Set when the build has to stop.
+    pub cancel: Cancel,
+    /// Local contexts by name; the main one is `context`.
+    pub contexts: BTreeMap<String, Context>,
+    /// Secrets by id.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Sockets of SSH agents by id.
+    pub ssh: BTreeMap<String, std::path::PathBuf>,
+    /// How many steps may run at once.
+    pub n_jobs: usize,
+    /// `--pull`: ask the registry even for images that are here.
+    pub pull: bool,
+    /// The build's name in the store's logs.
+    pub build_id: String,
+    pub(crate) remote: RemoteLayers,
+    runtime: OnceLock<tokio::runtime::Runtime>,
+    next_task: AtomicU32,
+}
+
+impl Session {
+    /// Makes a session with no contexts, no secrets, and a listener that hears nothing.
+    pub fn new(store: Store, client: Client) -> Self {
+        Self {
+            store,
+            client,
+            listener: Arc::new(|_| {}),
+            cancel: Cancel::default(),
+            contexts: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            ssh: BTreeMap::new(),
+            n_jobs: std::thread::available_parallelism().map_or(2, usize::from).max(2) * 4,
+            pull: false,
+            build_id: String::new(),
+            remote: RemoteLayers::default(),
+            runtime: OnceLock::new(),
+            next_task: AtomicU32::new(0),
+        }
+    }
+
+    /// Runs something asynchronous to its end. The runtime is made at the first call.
+    pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> Result<T, ExecutorError> {
+        if self.runtime.get().is_none() {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .map_err(|source| ExecutorError::Runtime { source })?;
+            let _ = self.runtime.set(runtime);
+        }
+        match self.runtime.get() {
+            Some(runtime) => Ok(runtime.block_on(future)),
+            None => Err(ExecutorError::Runtime { source: std::io::ErrorKind::NotFound.into() }),
+        }
+    }
+
+    /// Begins a task of the progress display.
+    pub(crate) fn task(&self, name: impl Into<String>) -> Task<'_> {
+        let id = TaskId(self.next_task.fetch_add(1, Ordering::Relaxed));
+        (self.listener)(Event::Started { task: id, name: name.into() });
+        Task { session: self, id, begun: Instant::now(), is_done: false }
+    }
+}
+
+/// One line of progress. Dropped without an outcome, it was canceled.
+pub(crate) struct Task<'a> {
+    session: &'a Session,
+    pub(crate) id: TaskId,
+    begun: Instant,
+    is_done: bool,
+}
+
+impl Task<'_> {
+    pub(crate) fn log(&self, stream: u8, bytes: Vec<u8>) {
+        (self.session.listener)(Event::Log { task: self.id, stream, bytes });
+    }
+
+    pub(crate) fn progress(&self, part: &str, current: u64, total: Option<u64>, done: bool) {
+        (self.session.listener)(Event::Progress { task: self.id, part: part.to_owned(), current, total, done });
+    }
+
+    pub(crate) fn warn(&self, message: String) {
+        (self.session.listener)(Event::Warning { task: Some(self.id), message });
+    }
+
+    /// Ends the task, and passes the result on.
+    pub(crate) fn end<T>(mut self, result: Result<T, ExecutorError>) -> Result<T, ExecutorError> {
+        let outcome = match &result {
+            Ok(_) => Outcome::Done,
+            Err(ExecutorError::Canceled) => Outcome::Canceled,
+            Err(error) => Outcome::Failed { message: full_message(error) },
+        };
+        self.finish(outcome);
+        result
+    }
+
+    /// Ends the task: its result was known.
+    pub(crate) fn cached(mut self) {
+        self.finish(Outcome::Cached);
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        self.is_done = true;
+        let elapsed = self.begun.elapsed();
+        (self.session.listener)(Event::Done { task: self.id, outcome, elapsed });
+    }
+}
+
+impl Drop for Task<'_> {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.finish(Outcome::Canceled);
+        }
+    }
+}
+
+/// A message with those of its causes.
+pub fn full_message(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(it) = cause {
+        text.push_str(": ");
+        text.push_str(&it.to_string());
+        cause = it.source();
+    }
+    text
+}
+
+/// A switch that stops a build: running processes are killed, nothing new begins.
+#[derive(Clone, Default)]
+pub struct Cancel(Arc<CancelState>);
+
+#[derive(Default)]
+struct CancelState {
+    is_set: AtomicBool,
+    on_cancel: Mutex<BTreeMap<u64, Box<dyn Fn() + Send>>>,
+    next: std::sync::atomic::AtomicU64,
+}
+
+impl Cancel {
+    /// Stops the build. Can be called from any thread, and again.
+    pub fn cancel(&self) {
+        self.0.is_set.store(true, Ordering::SeqCst);
+        for act in self.0.on_cancel.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            act();
+        }
+    }
+
+    /// Whether the build has to stop.
+    pub fn is_canceled(&self) -> bool {
+        self.0.is_set.load(Ordering::SeqCst)
+    }
+
+    /// Fails if the build has to stop.
+    pub(crate) fn check(&self) -> Result<(), ExecutorError> {
+        if self.is_canceled() { Err(ExecutorError::Canceled) } else { Ok(()) }
+    }
+
+    /// Calls `act` when the build is stopped, until the guard is dropped; at once if it was stopped already.
+    pub(crate) fn on_cancel(&self, act: impl Fn() + Send + 'static) -> CancelGuard {
+        if self.is_canceled() {
+            act();
+        }
+        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
+        self.0.on_cancel.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Box::new(act));
+        if self.is_canceled()
+            && let Some(act) = self.0.on_cancel.lock().unwrap_or_else(PoisonError::into_inner).get(&id)
+        {
+            act();
+        }
+        CancelGuard { state: self.0.clone(), id }
+    }
+}
+
+/// Takes an action out of the switch again.
+pub(crate) struct CancelGuard {
+    state: Arc<CancelState>,
+    id: u64,
+}
+
+impl Drop for CancelGuard {
+    fn drop(&mut self) {
+        self.state.on_cancel.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
