@@ -62,9 +62,14 @@ impl CleanUp {
         self.limit_groups = LimitGroups::default();
         self.device_group = None;
         if let Some(work) = self.work.take() {
-            for name in ["work", "work2", "stubs", "base"] {
-                // What stays is in a directory that the caller made for us and removes.
-                let _ = inside::remove_all(&work.join(name));
+            // What overlayfs leaves in it, deepest first; see `volatile` in its documentation.
+            for name in ["work/incompat/volatile", "work/incompat", "work"] {
+                let _ = std::fs::remove_dir(work.join(name));
+            }
+            // More is there after a fallback or an interrupted copy. What stays even so is in a
+            // directory that the caller made for us and removes.
+            for entry in std::fs::read_dir(&work).into_iter().flatten().flatten() {
+                let _ = inside::remove_all(&entry.path());
             }
         }
     }

@@ -11,7 +11,7 @@
 //! 2. `spawn` — prepares everything outside of the sandbox, and starts
 //! 3. `init` — the first process inside, which puts it together and stays.
 //! 4. `child` — the handle on what runs.
-//! 5. `overlay`, `stubs`, `mounts`, `inside`, `devices` — the file system: mounts without a place,
+//! 5. `root`, `overlay`, `stubs`, `mounts`, `inside`, `devices` — the file system: mounts without a place,
 //!    places to mount on, paths that do not lead out.
 //! 6. `user`, [`caps`], `seccomp`, `cgroup` — who it is, and what it may do.
 //! 7. [`mod@probe`] — what the machine permits.
@@ -40,6 +40,7 @@ mod mounts;
 mod overlay;
 pub mod probe;
 mod program;
+mod root;
 mod seccomp;
 mod spawn;
 pub mod spec;

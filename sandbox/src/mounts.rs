@@ -11,7 +11,7 @@ use rustix::mount::MountAttrFlags;
 use crate::devices;
 use crate::error::SandboxError;
 use crate::inside::{self, Components, HERE};
-use crate::overlay::{self, Layers};
+use crate::overlay::{self, Layer, Layers};
 use crate::program::{Attach, What};
 use crate::spec::{Access, Mount, Source, Spec};
 use crate::stubs::Place;
@@ -210,7 +210,7 @@ fn bind(source: &Source, access: &Access) -> Result<(What, bool), SandboxError> 
             return Err(refuse(path, "a tree of several layers cannot be written to"));
         }
     };
-    let layers = Layers { lower: lower.iter().map(PathBuf::as_path).collect(), upper };
+    let layers = Layers { lower: lower.iter().map(|it| Layer::Path(it)).collect(), upper };
     let mount = overlay::overlay(&layers, MountAttrFlags::empty())?;
     if parts.is_empty() {
         return Ok((What::Mount(mount), true));

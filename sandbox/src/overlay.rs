@@ -6,7 +6,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::io::{Errno, Result};
 use rustix::mount::{
@@ -21,10 +21,19 @@ use crate::sys;
 /// Longest value that `fsconfig` takes, in bytes.
 const MAX_VALUE: usize = 255;
 
+/// One layer below the upper directory.
+#[derive(Clone, Copy)]
+pub(crate) enum Layer<'a> {
+    /// A directory of the machine.
+    Path(&'a Path),
+    /// A directory that is open and may have no path.
+    Handle(BorrowedFd<'a>),
+}
+
 /// The layers of an overlay.
 pub(crate) struct Layers<'a> {
     /// The base first.
-    pub(crate) lower: Vec<&'a Path>,
+    pub(crate) lower: Vec<Layer<'a>>,
     /// The directory for changes and the work directory, if it can be changed.
     pub(crate) upper: Option<(&'a Path, &'a Path)>,
 }
@@ -39,12 +48,13 @@ pub(crate) fn overlay(
     let mut name = |path: &Path| {
         layer_name(path, &mut handles).map_err(|errno| SandboxError::path("open", path, errno))
     };
-    let lower: Vec<(CString, &Path)> = layers
-        .lower
-        .iter()
-        .rev()
-        .map(|path| Ok((name(path)?, *path)))
-        .collect::<std::result::Result<_, SandboxError>>()?;
+    let mut lower = Vec::with_capacity(layers.lower.len());
+    for layer in layers.lower.iter().rev() {
+        lower.push(match layer {
+            Layer::Path(path) => (name(path)?, *path),
+            Layer::Handle(fd) => (handle_name(*fd), Path::new("a layer in memory")),
+        });
+    }
     let upper = match layers.upper {
         Some((upper, work)) => Some((name(upper)?, name(work)?)),
         None => None,
@@ -82,6 +92,10 @@ pub(crate) fn overlay(
     configure().map_err(failed)
 }
 
+fn handle_name(fd: BorrowedFd<'_>) -> CString {
+    CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default()
+}
+
 /// The value that names a layer: its path, or where that is too long or has characters that
 /// overlayfs gives a meaning, a handle on it.
 fn layer_name(path: &Path, handles: &mut Vec<OwnedFd>) -> Result<CString> {
@@ -91,33 +105,40 @@ fn layer_name(path: &Path, handles: &mut Vec<OwnedFd>) -> Result<CString> {
         return CString::new(bytes).map_err(|_| Errno::INVAL);
     }
     let fd = inside::open_dir(path)?;
-    let name = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    let name = handle_name(fd.as_fd());
     handles.push(fd);
-    name.map_err(|_| Errno::INVAL)
+    Ok(name)
 }
 
 /// The way before Linux 6.5: `mount(2)`, which needs a place, so it is done in a mount namespace
 /// that lives as long as one thread.
 fn overlay_by_options(
-    lower: &[&Path],
+    lower: &[Layer<'_>],
     upper: Option<(&Path, &Path)>,
     attrs: MountAttrFlags,
 ) -> Result<OwnedFd> {
     let mut handles = Vec::new();
-    let mut handle = |path: &Path| -> Result<String> {
+    let mut open = |path: &Path| -> Result<String> {
         let fd = inside::open_dir(path)?;
         let name = format!("/proc/thread-self/fd/{}", fd.as_raw_fd());
         handles.push(fd);
         Ok(name)
     };
-    let place = match upper {
-        Some((_, work)) => work,
-        None => lower.first().copied().ok_or(Errno::INVAL)?,
-    };
-    let lower: Vec<String> = lower.iter().rev().map(|path| handle(path)).collect::<Result<_>>()?;
-    let mut options = format!("lowerdir={}", lower.join(":"));
+    let mut names = Vec::with_capacity(lower.len());
+    for layer in lower.iter().rev() {
+        names.push(match layer {
+            Layer::Path(path) => open(path)?,
+            Layer::Handle(fd) => format!("/proc/thread-self/fd/{}", fd.as_raw_fd()),
+        });
+    }
+    let first_path = lower.iter().find_map(|layer| match layer {
+        Layer::Path(path) => Some(*path),
+        Layer::Handle(_) => None,
+    });
+    let place = upper.map(|(_, work)| work).or(first_path).ok_or(Errno::INVAL)?;
+    let mut options = format!("lowerdir={}", names.join(":"));
     if let Some((upper, work)) = upper {
-        options += &format!(",upperdir={},workdir={},volatile", handle(upper)?, handle(work)?);
+        options += &format!(",upperdir={},workdir={},volatile", open(upper)?, open(work)?);
     }
     options += ",redirect_dir=off,metacopy=off,index=off";
     let options = CString::new(options).map_err(|_| Errno::INVAL)?;
@@ -172,13 +193,4 @@ pub(crate) fn instance(
     }
     fsconfig_create(&fs)?;
     fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attrs)
-}
-
-/// Paths of the directories that one overlay needs inside a caller's work directory.
-pub(crate) fn scratch(work: &Path, name: &str) -> std::result::Result<PathBuf, SandboxError> {
-    let path = work.join(name);
-    match std::fs::create_dir(&path) {
-        Ok(()) => Ok(path),
-        Err(error) => Err(SandboxError::path("create", path, error)),
-    }
 }

@@ -171,7 +171,7 @@ fn try_in(
     body: impl FnOnce() -> rustix::io::Result<()>,
 ) -> rustix::io::Result<()> {
     let mask = sys::block_signals();
-    let forked = sys::fork_into(namespaces);
+    let forked = sys::fork_into(namespaces, None);
     if let Ok(Fork::Child) = forked {
         sys::exit(body().err().map_or(0, rustix::io::Errno::raw_os_error));
     }

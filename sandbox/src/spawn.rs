@@ -7,7 +7,6 @@
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
 
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -17,15 +16,14 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use crate::cgroup::{DeviceGroup, Hierarchies, LimitGroups};
 use crate::child::{Child, CleanUp};
 use crate::error::SandboxError;
-use crate::inside::{self, HERE};
+use crate::inside;
 use crate::mounts;
-use crate::overlay::{self, Layers};
+use crate::overlay;
 use crate::program::{Failure, Process, Program, Step};
-use crate::spec::{Network, Root, Seccomp, Spec, Stdio};
-use crate::stubs::{self, InPlace, Place};
+use crate::spec::{Network, Seccomp, Spec, Stdio};
 use crate::sys::{self, CStrings, Fork, namespace};
 use crate::user::{self, Identity};
-use crate::{caps, devices, init, seccomp};
+use crate::{caps, devices, init, root, seccomp};
 
 /// Where programs are looked for if the environment has no `PATH`.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -78,20 +76,15 @@ fn prepare(spec: &Spec) -> Result<Prepared, SandboxError> {
     // Which device nodes work is decided by a control group where there is one, and else by
     // mounting everything but the standard nodes so that none does.
     let mut groups_to_join = Vec::new();
-    let is_device_group = if spec.privileged {
-        true
-    } else if let Some((group, join)) = DeviceGroup::enter() {
-        clean_up.device_group = Some(group);
-        groups_to_join.push(join);
-        true
-    } else {
-        false
-    };
+    if !spec.privileged {
+        clean_up.device_group = DeviceGroup::enter();
+    }
+    let is_device_group = spec.privileged || clean_up.device_group.is_some();
     let attrs =
         if is_device_group { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NODEV };
 
     let mut plan = mounts::plan(spec, !is_device_group)?;
-    let root = make_root(spec, attrs, &plan.places, &mut clean_up)?;
+    let root = root::make(&spec.root, attrs, &plan.places, &mut clean_up)?;
     let identity = user::identify(root.as_fd(), &spec.user)?;
     let cwd = inside::components(&spec.cwd);
     if spec.create_cwd {
@@ -161,87 +154,6 @@ fn prepare(spec: &Spec) -> Result<Prepared, SandboxError> {
         process,
     };
     Ok(Prepared { program, stdout, stderr, root, clean_up })
-}
-
-/// Mounts the root, with a place for everything that will be mounted in it.
-fn make_root(
-    spec: &Spec,
-    attrs: MountAttrFlags,
-    places: &[Place],
-    clean_up: &mut CleanUp,
-) -> Result<OwnedFd, SandboxError> {
-    let (lower, upper, work) = match &spec.root {
-        Root::Directory(dir) => return root_directory(dir, attrs, places, clean_up),
-        Root::Overlay { lower, upper, work } => (lower, Some(upper), work),
-        Root::ReadOnly { lower, work } => (lower, None, work),
-    };
-    clean_up.work = Some(work.clone());
-    let stub_layer = overlay::scratch(work, "stubs")?;
-    // Layers that hide one another completely: the kernel wants two where there is no upper one.
-    let base = overlay::scratch(work, "base")?;
-    let mut layers = Layers { lower: lower.iter().map(PathBuf::as_path).collect(), upper: None };
-    if layers.lower.len() + usize::from(upper.is_some()) < 2 {
-        layers.lower.insert(0, &base);
-    }
-    if upper.is_none() && layers.lower.len() < 2 {
-        layers.lower.insert(0, &stub_layer);
-    }
-    let first = overlay::scratch(work, "work")?;
-    layers.upper = upper.map(|upper| (upper.as_path(), first.as_path()));
-    let root = overlay::overlay(&layers, attrs)?;
-    let missing = missing(root.as_fd(), places)?;
-    if missing.is_empty() {
-        return Ok(root);
-    }
-    stubs::make_layer(root.as_fd(), &stub_layer, &missing)
-        .map_err(|errno| SandboxError::path("prepare mount points in", &stub_layer, errno))?;
-    drop(root);
-    let second = overlay::scratch(work, "work2")?;
-    layers.lower.retain(|it| *it != stub_layer);
-    layers.lower.push(&stub_layer);
-    layers.upper = upper.map(|upper| (upper.as_path(), second.as_path()));
-    overlay::overlay(&layers, attrs)
-}
-
-fn root_directory(
-    dir: &Path,
-    attrs: MountAttrFlags,
-    places: &[Place],
-    clean_up: &mut CleanUp,
-) -> Result<OwnedFd, SandboxError> {
-    let failed = |errno| SandboxError::path("mount as root", dir, errno);
-    let root = overlay::clone_tree(HERE, dir, true).map_err(failed)?;
-    sys::mount_setattr(root.as_fd(), false, u64::from(attrs.bits()), 0).map_err(failed)?;
-    let missing = missing(root.as_fd(), places)?;
-    let in_place = clean_up.stubs.insert(InPlace::default());
-    for stub in &missing {
-        in_place
-            .make(root.as_fd(), stub)
-            .map_err(|errno| SandboxError::path("prepare mount points in", dir, errno))?;
-    }
-    Ok(root)
-}
-
-fn missing(
-    root: std::os::fd::BorrowedFd<'_>,
-    places: &[Place],
-) -> Result<Vec<stubs::Stub>, SandboxError> {
-    let mut out = Vec::new();
-    for (index, place) in places.iter().enumerate() {
-        // A place inside another mount is made by the set-up process, when that mount is there.
-        let is_inside = |outer: &Place| {
-            outer.is_dir
-                && outer.path.len() < place.path.len()
-                && place.path.starts_with(&outer.path)
-        };
-        if places[..index].iter().any(is_inside) {
-            continue;
-        }
-        let failed =
-            |errno| SandboxError::path("use as a mount point", inside::display(&place.path), errno);
-        out.extend(stubs::missing(root, place).map_err(failed)?);
-    }
-    Ok(out)
 }
 
 type Streams = ([Option<OwnedFd>; 3], Option<OwnedFd>, Option<OwnedFd>);
@@ -346,7 +258,14 @@ fn invalid(what: &'static str, value: &OsStr, reason: &'static str) -> SandboxEr
 }
 
 fn start(spec: &Spec, prepared: Prepared) -> Result<Child, SandboxError> {
-    let Prepared { mut program, stdout, stderr, root, clean_up } = prepared;
+    let Prepared { mut program, stdout, stderr, root, mut clean_up } = prepared;
+    let (group, mut join) = match &mut clean_up.device_group {
+        Some(group) => (group.start_in.take(), group.join.take()),
+        None => (None, None),
+    };
+    if group.is_none() {
+        program.groups_to_join.extend(join.take());
+    }
     let failed = |errno: Errno| SandboxError::setup("start the set-up process", errno);
     let (reports, report) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed)?;
@@ -364,7 +283,12 @@ fn start(spec: &Spec, prepared: Prepared) -> Result<Child, SandboxError> {
 
     // No handler of ours may run in the copy.
     let mask = sys::block_signals();
-    let forked = sys::fork_into(namespaces);
+    let mut forked = sys::fork_into(namespaces, group.as_ref().map(|it| it.as_fd()));
+    if group.is_some() && forked.is_err() {
+        // Starting in a group needs Linux 5.7 and a call that filters of containers refuse.
+        program.groups_to_join.extend(join);
+        forked = sys::fork_into(namespaces, None);
+    }
     if let Ok(Fork::Child) = forked {
         init::run(&mut program, &report, &control_of_init);
     }

@@ -10,7 +10,6 @@
 //! from the directory handle it was made with and only if it is empty.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::{Errno, Result};
@@ -75,20 +74,20 @@ fn look_at(root: BorrowedFd<'_>, place: &Place) -> Option<Resolved> {
 }
 
 /// Fills an empty directory with the stubs, to be used as the layer above all others.
-pub(crate) fn make_layer(root: BorrowedFd<'_>, layer: &Path, stubs: &[Stub]) -> Result<()> {
-    let layer = inside::open_dir(layer)?;
+pub(crate) fn make_layer(
+    root: BorrowedFd<'_>,
+    layer: BorrowedFd<'_>,
+    stubs: &[Stub],
+) -> Result<()> {
     let mut copies: Vec<Components> = vec![vec![]];
     for stub in stubs {
         let n_dirs = stub.path.len() - usize::from(!stub.is_dir);
         for n in 1..=n_dirs {
             let here = inside::join(&stub.path[..n])?;
-            match rustix::fs::mkdirat(&layer, &here, Mode::from_raw_mode(0o755)) {
-                Ok(()) => rustix::fs::chmodat(
-                    &layer,
-                    &here,
-                    Mode::from_raw_mode(0o755),
-                    AtFlags::empty(),
-                )?,
+            match rustix::fs::mkdirat(layer, &here, Mode::from_raw_mode(0o755)) {
+                Ok(()) => {
+                    rustix::fs::chmodat(layer, &here, Mode::from_raw_mode(0o755), AtFlags::empty())?
+                }
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(errno),
             }
@@ -97,14 +96,14 @@ pub(crate) fn make_layer(root: BorrowedFd<'_>, layer: &Path, stubs: &[Stub]) -> 
             }
         }
         if !stub.is_dir {
-            make_file(layer.as_fd(), &inside::join(&stub.path)?)?;
+            make_file(layer, &inside::join(&stub.path)?)?;
         }
     }
     // Deepest first, because making an entry changes the time of its directory.
     copies.sort_by_key(|path| std::cmp::Reverse(path.len()));
     for path in &copies {
         let path = inside::join(path)?;
-        copy_metadata(root, layer.as_fd(), &path)?;
+        copy_metadata(root, layer, &path)?;
     }
     Ok(())
 }

@@ -61,29 +61,103 @@ pub(crate) enum Fork {
     Child,
 }
 
-/// Starts a copy of this process in new namespaces.
+/// Starts a copy of this process in new namespaces, and in a version 2 control group if one is given.
 ///
 /// The copy has one thread. Other threads of the caller may have held locks, the allocator's among
 /// them, so the copy must neither allocate nor lock until it ends or executes a program.
 ///
 /// # Source
 ///
-/// `clone(2)`; the older call rather than `clone3`, because the seccomp profiles of containers let
-/// it through.
-pub(crate) fn fork_into(namespaces: i32) -> Result<Fork> {
+/// `clone(2)`; the older call where no group is given, because the seccomp profiles of containers
+/// let it through.
+pub(crate) fn fork_into(namespaces: i32, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
     let mut pidfd: c_int = -1;
-    let flags = c_long::from(namespaces | libc::CLONE_PIDFD | libc::SIGCHLD);
-    // SAFETY: without CLONE_VM this is `fork`: the child continues on a copy of this stack. The
-    // kernel writes the handle to `pidfd`, which outlives the call.
-    let pid = check(unsafe {
-        libc::syscall(libc::SYS_clone, flags, 0 as c_long, &raw mut pidfd, 0 as c_long, 0 as c_long)
-    })?;
+    let flags = namespaces | libc::CLONE_PIDFD;
+    let pid = if let Some(cgroup) = cgroup {
+        // SAFETY: `clone_args` is plain integers, for which zero means "not used".
+        let mut args = unsafe { std::mem::zeroed::<libc::clone_args>() };
+        args.flags = flags as u64 | CLONE_INTO_CGROUP;
+        args.pidfd = (&raw mut pidfd) as u64;
+        args.exit_signal = libc::SIGCHLD as u64;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+        // SAFETY: without CLONE_VM this is `fork`: the child continues on a copy of this stack. The
+        // kernel reads `args` and writes the handle to `pidfd`; both outlive the call.
+        check(unsafe {
+            libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>())
+        })?
+    } else {
+        let flags = c_long::from(flags | libc::SIGCHLD);
+        let none: c_long = 0;
+        // SAFETY: as above; the third argument is where the handle goes.
+        check(unsafe { libc::syscall(libc::SYS_clone, flags, none, &raw mut pidfd, none, none) })?
+    };
     if pid == 0 {
         return Ok(Fork::Child);
     }
     // SAFETY: the kernel has just opened `pidfd` for us, and nobody else knows of it.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Fork::Parent { pid: pid as i32, pidfd })
+}
+
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Loads a program that decides about device nodes of a control group, from its instructions.
+///
+/// # Source
+///
+/// `bpf(2)`, `BPF_PROG_LOAD` with `BPF_PROG_TYPE_CGROUP_DEVICE`.
+pub(crate) fn load_device_program(instructions: &[u64]) -> Result<OwnedFd> {
+    const BPF_PROG_LOAD: c_int = 5;
+    const TYPE_CGROUP_DEVICE: u32 = 15;
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        n_instructions: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+    }
+    let load = Load {
+        kind: TYPE_CGROUP_DEVICE,
+        n_instructions: u32::try_from(instructions.len()).map_err(|_| Errno::INVAL)?,
+        instructions: instructions.as_ptr() as u64,
+        license: c"Apache-2.0".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel_version: 0,
+        flags: 0,
+    };
+    // SAFETY: the kernel reads `load` and the two arrays it points to, all of which outlive the
+    // call; the descriptor it returns is new.
+    unsafe {
+        let fd =
+            check(libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size_of::<Load>()))?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+/// Makes a loaded program decide about device nodes of a control group, for as long as the group
+/// exists.
+pub(crate) fn attach_device_program(group: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<()> {
+    const BPF_PROG_ATTACH: c_int = 8;
+    const BPF_CGROUP_DEVICE: u32 = 6;
+    const BPF_F_ALLOW_MULTI: u32 = 2;
+    let attach: [u32; 4] = [
+        group.as_raw_fd() as u32,
+        program.as_raw_fd() as u32,
+        BPF_CGROUP_DEVICE,
+        BPF_F_ALLOW_MULTI,
+    ];
+    // SAFETY: the kernel reads four integers.
+    check(unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attach, size_of_val(&attach))
+    })
+    .map(drop)
 }
 
 /// Runs `body` in a new process that shares this one's memory, and waits until it ends or executes
