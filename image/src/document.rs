@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{DiffId, Digest, Platform};
+use crate::{DiffId, Digest, Platform, error::DocumentError};
+
+/// The longest document that is read, in bytes. Registries refuse longer ones.
+pub const MAX_DOCUMENT: usize = 4 << 20;
 
 /// Media types that kiln reads and writes.
 pub mod media_type {
@@ -71,6 +74,20 @@ pub struct Manifest {
     pub other: Map<String, Value>,
 }
 
+impl Manifest {
+    /// Reads a manifest. `media_type` is the one that it came with: that of its descriptor, or of the response of a registry.
+    ///
+    /// # Errors
+    ///
+    /// [`DocumentError`], also if it could be taken for an index, or says another media type of itself.
+    pub fn parse(bytes: &[u8], media_type: &str) -> Result<Self, DocumentError> {
+        let types = [media_type::OCI_MANIFEST, media_type::DOCKER_MANIFEST];
+        let out: Self = parse("manifest", bytes, &["manifests", "fsLayers"])?;
+        check_kind("manifest", media_type, &out.media_type, types, out.schema_version)?;
+        Ok(out)
+    }
+}
+
 /// An image index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -89,6 +106,20 @@ pub struct Index {
     /// Keys not named here.
     #[serde(flatten)]
     pub other: Map<String, Value>,
+}
+
+impl Index {
+    /// Reads an index. `media_type` is the one that it came with: that of its descriptor, or of the response of a registry.
+    ///
+    /// # Errors
+    ///
+    /// [`DocumentError`], also if it could be taken for a manifest, or says another media type of itself.
+    pub fn parse(bytes: &[u8], media_type: &str) -> Result<Self, DocumentError> {
+        let types = [media_type::OCI_INDEX, media_type::DOCKER_INDEX];
+        let out: Self = parse("index", bytes, &["layers", "config", "fsLayers"])?;
+        check_kind("index", media_type, &out.media_type, types, out.schema_version)?;
+        Ok(out)
+    }
 }
 
 /// An image config: what to run, on what, and how it was made.
@@ -132,6 +163,28 @@ pub struct ImageConfig {
     /// Keys not named here.
     #[serde(flatten)]
     pub other: Map<String, Value>,
+}
+
+impl ImageConfig {
+    /// Reads a config.
+    ///
+    /// # Errors
+    ///
+    /// [`DocumentError`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
+        parse("image config", bytes, &[])
+    }
+
+    /// Returns the platform that the image is for, as written.
+    pub fn platform(&self) -> Platform {
+        Platform {
+            architecture: self.architecture.clone(),
+            os: self.os.clone(),
+            os_version: self.os_version.clone(),
+            os_features: self.os_features.clone(),
+            variant: self.variant.clone(),
+        }
+    }
 }
 
 /// The part of an image config that says how to run it. Docker's fields included.
@@ -192,6 +245,28 @@ pub struct RunConfig {
     /// Keys not named here.
     #[serde(flatten)]
     pub other: Map<String, Value>,
+}
+
+impl RunConfig {
+    /// Returns the value of an environment variable.
+    pub fn env_get(&self, key: &str) -> Option<&str> {
+        self.env.iter().find_map(|it| value_of(it, key))
+    }
+
+    /// Sets an environment variable. One that is there already keeps its place.
+    pub fn env_set(&mut self, key: &str, value: &str) {
+        let line = format!("{key}={value}");
+        match self.env.iter_mut().find(|it| value_of(it, key).is_some()) {
+            Some(it) => *it = line,
+            None => self.env.push(line),
+        }
+    }
+}
+
+/// Returns the value of a line `key=value` of this key; that of a line without `=` is empty.
+fn value_of<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    let (found, value) = line.split_once('=').unwrap_or((line, ""));
+    (found == key).then_some(value)
 }
 
 /// A health check. Times are nanoseconds, 0 is "inherit".
@@ -267,4 +342,50 @@ fn null_as_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'d
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Reads a document that has none of the keys in `forbidden`. Go ignores case in keys, so they are compared without.
+fn parse<T: for<'de> Deserialize<'de>>(
+    what: &'static str,
+    bytes: &[u8],
+    forbidden: &[&str],
+) -> Result<T, DocumentError> {
+    if bytes.len() > MAX_DOCUMENT {
+        return Err(DocumentError::TooLarge { what, n_bytes: bytes.len(), limit: MAX_DOCUMENT });
+    }
+    let json = |source| DocumentError::Json { what, source };
+    let keys: BTreeMap<String, serde::de::IgnoredAny> =
+        serde_json::from_slice(bytes).map_err(json)?;
+    let is_forbidden = |key: &String| forbidden.iter().any(|it| it.eq_ignore_ascii_case(key));
+    if let Some(key) = keys.into_keys().find(is_forbidden) {
+        return Err(DocumentError::Ambiguous { what, key });
+    }
+    serde_json::from_slice(bytes).map_err(json)
+}
+
+/// Checks that a document is one of `types`, and the one that it came as.
+fn check_kind(
+    what: &'static str,
+    came_as: &str,
+    says: &str,
+    types: [&str; 2],
+    schema_version: u32,
+) -> Result<(), DocumentError> {
+    let error = |expected: &str, found: &str| {
+        Err(DocumentError::MediaType {
+            what,
+            expected: expected.to_owned(),
+            found: found.to_owned(),
+        })
+    };
+    if !types.contains(&came_as) {
+        return error(types[0], came_as);
+    }
+    if !says.is_empty() && says != came_as {
+        return error(came_as, says);
+    }
+    match schema_version {
+        2 => Ok(()),
+        found => Err(DocumentError::SchemaVersion { what, found }),
+    }
 }

@@ -183,3 +183,105 @@ pub enum ResolveError {
         found: String,
     },
 }
+
+/// A JSON document that is not what it is said to be.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DocumentError {
+    /// It is no JSON, or not of the right shape.
+    #[error("malformed {what}")]
+    Json {
+        /// What it should be.
+        what: &'static str,
+        /// The cause.
+        source: serde_json::Error,
+    },
+    /// It is too large.
+    #[error("{what} has {n_bytes} bytes, at most {limit} are allowed")]
+    TooLarge {
+        /// What it should be.
+        what: &'static str,
+        /// Its length.
+        n_bytes: usize,
+        /// The longest that is read.
+        limit: usize,
+    },
+    /// It says another media type of itself than the one it came with.
+    #[error("expected {what} of type `{expected}`, found `{found}`")]
+    MediaType {
+        /// What it should be.
+        what: &'static str,
+        /// The type it came with, or one that it could have.
+        expected: String,
+        /// The type that it names.
+        found: String,
+    },
+    /// Programs that look for other keys would take it for another kind of document (CVE-2021-41190).
+    #[error("{what} has the key `{key}`, which makes it ambiguous")]
+    Ambiguous {
+        /// What it should be.
+        what: &'static str,
+        /// The key that it must not have.
+        key: String,
+    },
+    /// It is of another version.
+    #[error("{what} has schema version {found}, only 2 is supported")]
+    SchemaVersion {
+        /// What it should be.
+        what: &'static str,
+        /// The version that it names.
+        found: u32,
+    },
+}
+
+/// A contradiction inside of an image, see [`validate`](crate::validate::validate).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageProblem {
+    /// The config is not the one that the manifest names.
+    #[error(
+        "manifest names config {expected} of {expected_size} bytes, found {found} of {found_size}"
+    )]
+    Config {
+        /// The digest in the manifest.
+        expected: crate::Digest,
+        /// The size in the manifest.
+        expected_size: u64,
+        /// The digest of the config.
+        found: crate::Digest,
+        /// Its length in bytes.
+        found_size: u64,
+    },
+    /// A media type that does not belong where it stands.
+    #[error("{what} has the media type `{found}`")]
+    MediaType {
+        /// Whose.
+        what: &'static str,
+        /// The type.
+        found: String,
+    },
+    /// The manifest and the config have different numbers of layers.
+    #[error("manifest has {n_layers} layers, config has {n_diff_ids}")]
+    LayerCount {
+        /// In the manifest.
+        n_layers: usize,
+        /// In the config.
+        n_diff_ids: usize,
+    },
+    /// The history is about another number of layers.
+    #[error("history has {n_history} lines that made a layer, for {n_diff_ids} layers")]
+    HistoryCount {
+        /// Lines of history that are not empty layers.
+        n_history: usize,
+        /// Layers.
+        n_diff_ids: usize,
+    },
+    /// A field that must be there is empty, or has a value that it must not have.
+    #[error("config has `{value}` as {key}")]
+    Field {
+        /// The field.
+        key: &'static str,
+        /// Its value.
+        value: String,
+    },
+}

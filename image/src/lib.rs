@@ -9,10 +9,11 @@
 //! 3. [`platform`] — what an image runs on.
 //! 4. [`document`] — descriptors, manifests, indexes, image configs.
 //! 5. [`canonical`] — their bytes.
-//! 6. [`entry`] — one file of a layer.
-//! 7. [`layer`] — layers as tars, and their indexes.
-//! 8. [`view`] — the merged tree of a chain of layers.
-//! 9. [`compress`] — compressing layers, and undoing it.
+//! 6. [`validate`] — whether they agree with each other.
+//! 7. [`entry`] — one file of a layer.
+//! 8. [`layer`] — layers as tars, and their indexes.
+//! 9. [`view`] — the merged tree of a chain of layers.
+//! 10. [`compress`] — compressing layers, and undoing it.
 #![forbid(unsafe_code)]
 
 pub mod canonical;
@@ -24,6 +25,7 @@ pub mod error;
 pub mod layer;
 pub mod platform;
 pub mod reference;
+pub mod validate;
 pub mod view;
 
 pub use digest::{DiffId, Digest, ImageId};

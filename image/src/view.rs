@@ -207,8 +207,8 @@ impl View {
     fn find(&self, path: &[u8], end: usize) -> Option<Found<'_>> {
         let mut implied = None;
         for (n, layer) in self.layers.iter().enumerate().take(end).rev() {
-            match layer.find(path) {
-                Some(slot) => match slot.what {
+            if let Some(slot) = layer.find(path) {
+                match slot.what {
                     What::Folder | What::Other if implied.is_none() => {
                         return Some((n, Some(slot)));
                     }
@@ -216,8 +216,7 @@ impl View {
                     What::Other | What::Whiteout => break,
                     What::Fresh => return implied.or(Some((n, None))),
                     What::Opaque => {}
-                },
-                None => {}
+                }
             }
             if implied.is_none() && layer.order().has_below(&layer.index.changes, path) {
                 implied = Some((n, None));

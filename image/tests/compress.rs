@@ -49,7 +49,7 @@ const ALL: [Compression; 5] = [
     Compression::Uncompressed,
     Compression::Gzip { level: 0 },
     Compression::Gzip { level: 4 },
-    Compression::Gzip { level: 12 },
+    Compression::Gzip { level: 6 },
     Compression::ZSTD,
 ];
 

@@ -176,8 +176,11 @@ impl Pax {
     }
 }
 
-/// Takes the first record off: its key, its value, and what follows.
-fn split_record(bytes: &[u8]) -> Result<(&[u8], &[u8], &[u8]), &'static str> {
+/// The key and the value of a record, and what follows.
+type Split<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+
+/// Takes the first record off.
+fn split_record(bytes: &[u8]) -> Result<Split<'_>, &'static str> {
     const MALFORMED: &str = "a PAX record is malformed";
     let space = bytes.iter().take(10).position(|it| *it == b' ').ok_or(MALFORMED)?;
     let digits = &bytes[..space];
