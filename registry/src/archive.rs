@@ -5,11 +5,12 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Read, Write},
+    io::{self, BufReader, Read, Write},
 };
 
 use image::{
     Digest, ImageRef,
+    compress::{Detected, decompress},
     document::{Descriptor, ImageConfig, Index, media_type},
     entry::{Entry, Kind, Time},
     error::LayerError,
@@ -28,6 +29,8 @@ use crate::{
 
 /// More entries than this has no image archive.
 const MAX_ENTRIES: u64 = 100_000;
+/// Bytes that are read at a time.
+const BUFFER: usize = 128 * 1024;
 /// Links to links are followed this far.
 const MAX_LINKS: usize = 16;
 
@@ -139,7 +142,7 @@ fn write_error(source: LayerError) -> Error {
     Error::Tar { action: "write", archive: "image archive".to_owned(), source }
 }
 
-/// Reads an image archive of either kind from `input`, puts all blobs into `store`, and returns the images. `archive` is how messages name it.
+/// Reads an image archive of either kind from `input`, which may be compressed, puts all blobs into `store`, and returns the images. `archive` is how messages name it.
 ///
 /// Nothing is kept in memory but documents. Blobs that belong to no image are put into the store as well, for its own clean-up to find.
 ///
@@ -148,7 +151,7 @@ fn write_error(source: LayerError) -> Error {
 /// [`Error::Archive`] if it is no image archive or lacks something, [`Error::Tar`] if it is no good tar, [`Error::DigestMismatch`] if a blob is not what
 /// its name says, [`Error::Local`] if the store fails.
 pub fn load<S: BlobSource + BlobSink>(
-    input: impl Read,
+    input: impl Read + Send,
     archive: &str,
     store: &S,
 ) -> Result<Vec<Found>> {
@@ -159,6 +162,8 @@ pub fn load<S: BlobSource + BlobSink>(
         links: BTreeMap::new(),
         small: BTreeMap::new(),
     };
+    let (_, input) = decompress(BufReader::with_capacity(BUFFER, input))
+        .map_err(|source| Error::Local { action: "read", what: archive.to_owned(), source })?;
     contents.read(input)?;
     let manifest_json = contents.small.get("manifest.json");
     let entries: Vec<docker_archive::Entry> = match manifest_json {
@@ -191,7 +196,7 @@ pub fn load<S: BlobSource + BlobSink>(
 struct Stored {
     digest: Digest,
     size: u64,
-    layer_type: &'static str,
+    compression: Detected,
 }
 
 /// What was found in an archive.
@@ -284,8 +289,8 @@ impl<S: BlobSource + BlobSink> Contents<'_, S> {
         };
         // Enough to tell a tar from a compressed one, read before the store sees it.
         let mut start = Vec::new();
-        content.take(4).read_to_end(&mut start).map_err(read_error)?;
-        let layer_type = docker_archive::layer_type(&start);
+        content.take(Detected::N_BYTES as u64).read_to_end(&mut start).map_err(read_error)?;
+        let compression = Detected::of(&start);
         let what = || format!("`{path}` of {}", self.archive);
         let put = self.store.put(expected, &mut start.as_slice().chain(content));
         let (found, size) =
@@ -293,7 +298,7 @@ impl<S: BlobSource + BlobSink> Contents<'_, S> {
         if let Some(expected) = expected.filter(|it| *it != found) {
             return Err(Error::DigestMismatch { what: what(), expected, found });
         }
-        self.files.insert(path, Stored { digest: found, size, layer_type });
+        self.files.insert(path, Stored { digest: found, size, compression });
         Ok(())
     }
 
@@ -339,7 +344,11 @@ impl<S: BlobSource + BlobSink> Contents<'_, S> {
             let mut layers = Vec::new();
             for path in entry.layers.iter().flatten() {
                 let stored = self.find(path)?;
-                layers.push(describe(stored.layer_type, stored.digest, stored.size));
+                let Some(layer_type) = docker_archive::layer_type(stored.compression) else {
+                    let problem = format!("has `{path}` in a compression that images do not have");
+                    return Err(self.problem(&problem));
+                };
+                layers.push(describe(layer_type, stored.digest, stored.size));
             }
             let manifest = docker_archive::manifest(config, layers);
             check_layers(&manifest, &parsed, || format!("`{}` in {}", entry.config, self.archive))?;

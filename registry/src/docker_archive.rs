@@ -9,6 +9,7 @@
 
 use image::{
     Platform,
+    compress::Detected,
     document::{Descriptor, ImageConfig, Manifest, media_type},
     platform,
 };
@@ -79,12 +80,13 @@ pub(crate) fn entry(image: &Named) -> Result<Entry> {
     })
 }
 
-/// Returns the media type of a layer that begins with these bytes.
-pub(crate) fn layer_type(start: &[u8]) -> &'static str {
-    match start {
-        [0x1f, 0x8b, ..] => media_type::OCI_LAYER_GZIP,
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => media_type::OCI_LAYER_ZSTD,
-        _ => media_type::OCI_LAYER,
+/// Returns the media type of a layer that is compressed like this; nothing for a way that no image has.
+pub(crate) fn layer_type(compression: Detected) -> Option<&'static str> {
+    match compression {
+        Detected::Plain => Some(media_type::OCI_LAYER),
+        Detected::Gzip => Some(media_type::OCI_LAYER_GZIP),
+        Detected::Zstd => Some(media_type::OCI_LAYER_ZSTD),
+        Detected::Bzip2 | Detected::Xz => None,
     }
 }
 

@@ -91,9 +91,9 @@ fn layouts_keep_what_is_there_and_take_names_over() {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let store = MemoryStore::default();
     let (one, two) = (named(&store, "one", &["app:1", "app:2"]), named(&store, "two", &["app:2"]));
-    write_layout(folder.path(), &[one.clone()], &store).expect("writable");
-    write_layout(folder.path(), &[two.clone()], &store).expect("writable");
-    write_layout(folder.path(), &[two.clone()], &store).expect("writable");
+    write_layout(folder.path(), std::slice::from_ref(&one), &store).expect("writable");
+    write_layout(folder.path(), std::slice::from_ref(&two), &store).expect("writable");
+    write_layout(folder.path(), std::slice::from_ref(&two), &store).expect("writable");
 
     let layout = Layout::open(folder.path()).expect("it is a layout");
     let images = layout.images();
@@ -215,6 +215,16 @@ fn old_docker_archives_are_read() {
 }
 
 #[test]
+fn compressed_archives_are_read() {
+    let store = MemoryStore::default();
+    let tar = archive(Format::Docker, &[named(&store, "one", &["app:1"])], &store);
+    let compressed = zstd::encode_all(tar.as_slice(), 1).expect("writing to memory");
+    let found = load(compressed.as_slice(), "`x.tar.zst`", &MemoryStore::default())
+        .expect("the archive is good");
+    assert_eq!(found[0].names, [name("app:1")]);
+}
+
+#[test]
 fn broken_archives_are_refused() {
     let layer = b"a layer".as_slice();
     let mut wrong_blob = archive(Format::Oci, &[named(&MemoryStore::default(), "x", &[])], &{
@@ -225,7 +235,12 @@ fn broken_archives_are_refused() {
     let position =
         wrong_blob.windows(4).position(|it| it == b"\"os\"").expect("the config is in it");
     wrong_blob[position + 1] = b'O';
-    let cases: [(&str, Vec<u8>, &str); 7] = [
+    let cases: [(&str, Vec<u8>, &str); 8] = [
+        (
+            "bad-archive",
+            old_archive(&[layer, layer], b"BZh9 a layer", "../a/layer.tar"),
+            "in a compression that",
+        ),
         ("bad-archive", old_archive(&[layer, layer], layer, "../../etc/passwd"), "does not belong"),
         ("bad-archive", old_archive(&[layer, layer], layer, "/etc/passwd"), "does not belong"),
         ("bad-archive", old_archive(&[layer, layer], layer, "layer.tar"), "lacks `b/layer.tar`"),

@@ -129,10 +129,10 @@ impl Credentials {
         }
         for path in self.docker.iter().chain(&self.podman) {
             let file = CredentialFile::read(path)?;
-            if let Some(program) = file.helper(domain) {
-                if let Some(credential) = helper::get(&program, &server_key(domain))? {
-                    return Ok(Some(credential));
-                }
+            if let Some(program) = file.helper(domain)
+                && let Some(credential) = helper::get(&program, &server_key(domain))?
+            {
+                return Ok(Some(credential));
             }
             if let Some(credential) = file.stored(domain, repository)? {
                 return Ok(Some(credential));

@@ -208,8 +208,10 @@ fn send(mut stream: TcpStream, request: &Request, reply: &Reply) -> io::Result<(
     stream.write_all((head + "\r\n").as_bytes())?;
     if !request.line.starts_with("HEAD ") {
         stream.write_all(&reply.body[..reply.cut.unwrap_or(reply.body.len())])?;
-        while reply.endless {
-            stream.write_all(&reply.body)?;
+        if reply.endless {
+            loop {
+                stream.write_all(&reply.body)?;
+            }
         }
     }
     stream.flush()?;
