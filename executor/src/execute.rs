@@ -125,7 +125,7 @@ impl<'a> Execution<'a> {
         self.session.cancel.check()?;
         let step = &self.plan.steps[id.0];
         let parent = self.chain(&step.parent)?;
-        let task = self.session.task(step.name.clone());
+        let task = self.session.later_task(step.name.clone());
         let result = match &step.op {
             Op::Run(op) => self.run(step, op, &parent, &task),
             Op::Copy(op) => self.copy(step, op, &parent, &task),
@@ -328,6 +328,7 @@ impl<'a> Execution<'a> {
                     true => Tree::Empty,
                     false => self.tree(&step.parent, task)?,
                 };
+                task.start();
                 self.write_layer(|out| copy::write_copy(op, &gathered, &trees, &below, self.now(), out))
             })?,
         };
@@ -416,6 +417,7 @@ impl<'a> Execution<'a> {
         }
         self.once(step, key, || {
             let below = self.tree(&step.parent, task)?;
+            task.start();
             self.write_layer(|out| copy::write_mkdir(op, &below, self.now(), out))
         })
     }

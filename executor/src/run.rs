@@ -172,6 +172,7 @@ impl Execution<'_> {
         for (mount_idx, mount) in op.mounts.iter().enumerate() {
             self.add_mount(step, &mut spec, mount, &scratch, mount_idx, &mut guards, task)?;
         }
+        task.start();
         let exit = self.run_sandbox(&spec, op, task)?;
         drop(guards);
         check_exit(op, exit)?;

@@ -93,9 +93,15 @@ impl Session {
 
     /// Begins a task of the progress display.
     pub(crate) fn task(&self, name: impl Into<String>) -> Task<'_> {
+        let task = self.later_task(name);
+        task.start();
+        task
+    }
+
+    /// A task that is shown when its work begins, or when it ends: what it waits for comes before it.
+    pub(crate) fn later_task(&self, name: impl Into<String>) -> Task<'_> {
         let id = TaskId(self.next_task.fetch_add(1, Ordering::Relaxed));
-        (self.listener)(Event::Started { task: id, name: name.into() });
-        Task { session: self, id, begun: Instant::now(), is_done: false }
+        Task { session: self, id, name: name.into(), begun: OnceLock::new(), is_done: false }
     }
 }
 
@@ -103,20 +109,32 @@ impl Session {
 pub(crate) struct Task<'a> {
     session: &'a Session,
     pub(crate) id: TaskId,
-    begun: Instant,
+    name: String,
+    begun: OnceLock<Instant>,
     is_done: bool,
 }
 
 impl Task<'_> {
+    /// Shows the task, if it is not shown yet.
+    pub(crate) fn start(&self) {
+        self.begun.get_or_init(|| {
+            (self.session.listener)(Event::Started { task: self.id, name: self.name.clone() });
+            Instant::now()
+        });
+    }
+
     pub(crate) fn log(&self, stream: u8, bytes: Vec<u8>) {
+        self.start();
         (self.session.listener)(Event::Log { task: self.id, stream, bytes });
     }
 
     pub(crate) fn progress(&self, part: &str, current: u64, total: Option<u64>, done: bool) {
+        self.start();
         (self.session.listener)(Event::Progress { task: self.id, part: part.to_owned(), current, total, done });
     }
 
     pub(crate) fn warn(&self, message: String) {
+        self.start();
         (self.session.listener)(Event::Warning { task: Some(self.id), message });
     }
 
@@ -137,15 +155,16 @@ impl Task<'_> {
     }
 
     fn finish(&mut self, outcome: Outcome) {
+        self.start();
         self.is_done = true;
-        let elapsed = self.begun.elapsed();
+        let elapsed = self.begun.get().map(Instant::elapsed).unwrap_or_default();
         (self.session.listener)(Event::Done { task: self.id, outcome, elapsed });
     }
 }
 
 impl Drop for Task<'_> {
     fn drop(&mut self) {
-        if !self.is_done {
+        if !self.is_done && self.begun.get().is_some() {
             self.finish(Outcome::Canceled);
         }
     }

@@ -3,13 +3,15 @@
 //! Rules, names, texts and places are those of BuildKit's linter, and so is what ends the search: the first mistake
 //! that a build would stop at.
 //!
-//! Read the modules in this order: `rule` for what there is, `config` for what runs, `survey` with `text`, `stage` and
-//! `dispatch` for how a file is searched, `wording` for the parser's mistakes in the reference's words, `render` for
-//! what a person sees.
+//! Read the modules in this order: `rule` for what there is, `config` for what runs, `survey` with `text`, `stage`,
+//! `graph`, `base` and `dispatch` for how a file is searched, `wording` for the parser's mistakes in the reference's
+//! words, `render` for what a person sees.
 
+mod base;
 mod config;
 mod dispatch;
 mod findings;
+mod graph;
 mod render;
 mod rule;
 mod stage;

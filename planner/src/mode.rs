@@ -107,11 +107,11 @@ impl Mode {
                     }
                 }
                 Change::Copy { shift, to, operator } => {
-                    let bits = ((mode >> shift) & 0o7) * 0o111 & to;
+                    let bits = (((mode >> shift) & 0o7) * 0o111) & to;
                     mode = match operator {
                         '+' => mode | bits,
                         '-' => mode & !bits,
-                        _ => mode & !to | bits,
+                        _ => (mode & !to) | bits,
                     };
                 }
             }

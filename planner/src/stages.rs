@@ -750,25 +750,3 @@ impl StageGraph {
         found
     }
 }
-
-impl StageGraph {
-    /// Returns the FROM line or flag that asks for an image.
-    pub fn span_of(&self, query: &ImageQuery) -> Option<Span> {
-        let found = (0..self.stages.len()).find(|it| self.query(*it).as_ref() == Some(query))?;
-        Some(self.stages[found].span)
-    }
-
-    /// Returns the local contexts by the names that steps use.
-    pub fn local_contexts(&self) -> BTreeMap<String, String> {
-        let mut found = BTreeMap::new();
-        for stage in &self.stages {
-            if let Base::Files(Source::Local(name)) = &stage.base
-                && let Some((value, _)) =
-                    context_value(name, stage.platform.as_ref(), &self.request)
-            {
-                found.insert(name.clone(), value.to_owned());
-            }
-        }
-        found
-    }
-}

@@ -52,7 +52,7 @@ impl Builder<'_> {
             args: args.clone(),
             env: state.env.pairs().to_vec(),
             proxy_env: self.proxy_env(state),
-            cwd: state.config.config.working_dir.clone(),
+            cwd: workdir::join("/", &state.config.config.working_dir),
             user: state.config.config.user.clone(),
             script,
             mounts,

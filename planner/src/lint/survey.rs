@@ -8,7 +8,6 @@ use alloc::{
     collections::{BTreeMap, BTreeSet},
     format,
     string::{String, ToString},
-    vec,
     vec::Vec,
 };
 
@@ -24,16 +23,16 @@ use super::{
     config::CheckOptions,
     findings::{Failure, Findings, Warning},
     rule::Rule,
-    stage::{ArgInfo, Capture, Command, Config, Stage, description},
+    stage::{ArgInfo, Capture, Command, Stage, description},
     text,
 };
 use crate::{
     env::Variables,
     expand::{Expanded, Lexer},
-    facts::{ImageOrigin, ImageQuery},
+    facts::ImageQuery,
     ignore::Patterns,
     request::Request,
-    stages::{Base, default_args, is_overridden, named_context, sources},
+    stages::{default_args, is_overridden},
 };
 
 /// Configs of base images, or why they cannot be had.
@@ -91,8 +90,8 @@ pub(super) struct Walk<'a> {
     pub(super) globals: Variables,
     pub(super) ignored: Option<Patterns>,
     pub(super) stages: Vec<Stage<'a>>,
-    target: usize,
-    missing: BTreeSet<ImageQuery>,
+    pub(super) target: usize,
+    pub(super) missing: BTreeSet<ImageQuery>,
 }
 
 pub(super) fn fail<T>(message: impl Into<String>, lines: Lines) -> Result<T, Failure> {
@@ -146,9 +145,18 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn froms(&self) -> impl Iterator<Item = (&'a Instruction, &'a From)> + use<'a> {
-        self.subject.dockerfile.instructions.iter().filter_map(|it| match &it.kind {
-            Kind::From(from) => Some((it, from)),
+    /// The FROM lines, each with the instructions behind it.
+    fn froms(
+        &self,
+    ) -> impl Iterator<Item = (&'a Instruction, &'a From, &'a [Instruction])> + use<'a> {
+        let all = self.subject.dockerfile.instructions.as_slice();
+        let is_from = |it: &Instruction| matches!(it.kind, Kind::From(_));
+        all.iter().enumerate().filter_map(move |(from_idx, it)| match &it.kind {
+            Kind::From(from) => {
+                let rest = &all[from_idx + 1..];
+                let n_body = rest.iter().position(is_from).unwrap_or(rest.len());
+                Some((it, from, &rest[..n_body]))
+            }
             _ => None,
         })
     }
@@ -203,7 +211,7 @@ impl<'a> Walk<'a> {
     }
 
     fn check_default_bases(&mut self, defaults: &Variables) {
-        for (instruction, from) in self.froms() {
+        for (instruction, from, _) in self.froms() {
             let Ok(expanded) = self.lexer.word(&from.base.value, defaults) else { return };
             if ImageRef::parse(&expanded.text).is_err() {
                 let detail = format!(
@@ -224,28 +232,27 @@ impl<'a> Walk<'a> {
         }
         let is_named =
             |from: &From| from.name.as_ref().is_some_and(|it| it.value.eq_ignore_ascii_case(value));
-        let Some((instruction, _)) = self.froms().find(|(_, from)| is_named(from)) else {
+        let Some((_, _, body)) = self.froms().find(|(_, from, _)| is_named(from)) else {
             if is_overridden(value, self.subject.request) {
                 return Ok(());
             }
             let message = format!("invalid SOURCE_DATE_EPOCH: {value}");
             return Err(Failure { message, lines: None });
         };
-        let all = &self.subject.dockerfile.instructions;
-        let first = all.iter().position(|it| core::ptr::eq(it, instruction)).unwrap_or_default();
-        let body = all[first + 1..].iter().take_while(|it| !matches!(it.kind, Kind::From(_)));
-        for instruction in body.filter(|it| !matches!(it.kind, Kind::Add(_) | Kind::Arg(_))) {
-            let keyword = instruction.keyword.value.to_uppercase();
-            let message = format!(
-                "SOURCE_DATE_EPOCH stage does not meet source-only requirements: unsupported {keyword} instruction"
-            );
-            return Err(Failure { message, lines: None });
+        match body.iter().find(|it| !matches!(it.kind, Kind::Add(_) | Kind::Arg(_))) {
+            None => Ok(()),
+            Some(instruction) => {
+                let keyword = instruction.keyword.value.to_uppercase();
+                let message = format!(
+                    "SOURCE_DATE_EPOCH stage does not meet source-only requirements: unsupported {keyword} instruction"
+                );
+                Err(Failure { message, lines: None })
+            }
         }
-        Ok(())
     }
 
     fn add_stages(&mut self, args: &BTreeMap<String, ArgInfo>) -> Result<(), Failure> {
-        for (n_before, (instruction, from)) in self.froms().enumerate() {
+        for (n_before, (instruction, from, body)) in self.froms().enumerate() {
             let lines = instruction.lines;
             let name = from.name.as_ref().map(|it| it.value.to_lowercase());
             let expanded = self.lexer.word(&from.base.value, &self.globals);
@@ -288,11 +295,8 @@ impl<'a> Walk<'a> {
             };
             stage.capture.used_args.extend(used);
             if !stage.is_dispatched {
-                let all = &self.subject.dockerfile.instructions;
-                let first = all.iter().position(|it| core::ptr::eq(it, instruction));
-                let body = all.iter().skip(first.unwrap_or_default() + 1);
                 stage.commands = body
-                    .take_while(|it| !matches!(it.kind, Kind::From(_)))
+                    .iter()
                     .map(|it| Command { instruction: Cow::Borrowed(it), sources: Vec::new() })
                     .collect();
             }
@@ -402,222 +406,5 @@ impl<'a> Walk<'a> {
             },
         };
         Ok(())
-    }
-
-    /// Finds the stages that `--from`s name, and adds those that are images.
-    fn add_sources(&mut self) -> Result<(), Failure> {
-        for stage_idx in 0..self.stages.len() {
-            for command_idx in 0..self.stages[stage_idx].commands.len() {
-                let instruction = self.stages[stage_idx].commands[command_idx].instruction.clone();
-                let found = self.sources_of(&instruction)?;
-                self.stages[stage_idx].deps.extend(&found);
-                self.stages[stage_idx].commands[command_idx].sources = found;
-            }
-        }
-        Ok(())
-    }
-
-    fn sources_of(&mut self, instruction: &Instruction) -> Result<Vec<usize>, Failure> {
-        let mut found = Vec::new();
-        for from in sources(instruction) {
-            let name = from.value;
-            let is_copy = matches!(instruction.kind, Kind::Copy(_));
-            let index = name.parse::<i64>().ok().filter(|_| is_copy);
-            if let Some(index) = index {
-                match usize::try_from(index).ok().filter(|it| *it < self.stages.len()) {
-                    Some(index) => found.push(index),
-                    None => {
-                        let message = format!("invalid stage index {index}");
-                        return Err(Failure { message, lines: None });
-                    }
-                }
-            } else if let Some(stage_idx) = self.find_stage(&name) {
-                found.push(stage_idx);
-            } else {
-                found.push(self.stages.len());
-                self.stages.push(Stage {
-                    base_name: name,
-                    lines: instruction.lines,
-                    is_implicit: true,
-                    ..Stage::default()
-                });
-            }
-        }
-        Ok(found)
-    }
-
-    fn check_cycles(&self) -> Result<(), Failure> {
-        // 0 is new, 1 is on the path, 2 is done. An explicit stack: thousands of stages must not overflow ours.
-        let mut state = vec![0_u8; self.stages.len()];
-        for start in 0..self.stages.len() {
-            if state[start] != 0 {
-                continue;
-            }
-            state[start] = 1;
-            let mut stack = vec![(start, 0)];
-            while let Some((stage_idx, dep_idx)) = stack.last_mut() {
-                let stage = &self.stages[*stage_idx];
-                let next = match stage.deps.get(*dep_idx) {
-                    Some(next) => Some(*next),
-                    None if *dep_idx == stage.deps.len() => stage.base,
-                    None => {
-                        state[*stage_idx] = 2;
-                        stack.pop();
-                        continue;
-                    }
-                };
-                *dep_idx += 1;
-                let Some(next) = next else { continue };
-                match state[next] {
-                    0 => {
-                        state[next] = 1;
-                        stack.push((next, 0));
-                    }
-                    1 => {
-                        let name = &self.stages[start].display;
-                        return fail(
-                            format!("circular dependency detected on stage: {name}"),
-                            stage.lines,
-                        );
-                    }
-                    _ => {}
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn reachable(&self) -> BTreeSet<usize> {
-        let mut found = BTreeSet::from([self.target]);
-        let mut todo = vec![self.target];
-        while let Some(stage_idx) = todo.pop() {
-            let stage = &self.stages[stage_idx];
-            for &next in stage.deps.iter().chain(&stage.base) {
-                if found.insert(next) {
-                    todo.push(next);
-                }
-            }
-        }
-        found
-    }
-
-    /// Takes in the configs of base images and puts their triggers in place, until there is nothing new.
-    fn resolve(&mut self, all: bool) -> Result<BTreeSet<usize>, Failure> {
-        loop {
-            let reachable = self.reachable();
-            for stage_idx in 0..self.stages.len() {
-                let stage = &self.stages[stage_idx];
-                let is_wanted = all || reachable.contains(&stage_idx);
-                if stage.base.is_none() && !stage.is_resolved && is_wanted {
-                    self.resolve_base(stage_idx)?;
-                }
-            }
-            let mut has_new = false;
-            for stage_idx in reachable.iter().copied() {
-                has_new |= self.add_triggers(stage_idx)?;
-            }
-            if !has_new {
-                return Ok(reachable);
-            }
-        }
-    }
-
-    fn resolve_base(&mut self, stage_idx: usize) -> Result<(), Failure> {
-        let stage = &mut self.stages[stage_idx];
-        stage.is_resolved = true;
-        stage.is_dispatched |= stage.is_implicit;
-        if stage.base_name == "scratch" {
-            return Ok(());
-        }
-        let (name, lines) = (stage.base_name.clone(), stage.lines);
-        let request = self.subject.request;
-        let platform = stage.platform.clone().unwrap_or_else(|| request.platform.clone());
-        let origin = match named_context(&name, Some(&platform), request) {
-            Ok(Some(Base::Image(origin, _))) => origin,
-            Ok(Some(_)) => return Ok(()),
-            Err(error) => return fail(error.to_string(), lines),
-            Ok(None) => match ImageRef::parse(&name) {
-                Ok(reference) => ImageOrigin::Reference(reference.with_default_tag()),
-                Err(error) => {
-                    return fail(
-                        format!(
-                            "failed to parse stage name {name:?}: invalid reference format: {error}"
-                        ),
-                        lines,
-                    );
-                }
-            },
-        };
-        let query = ImageQuery { origin, platform };
-        match self.subject.images.get(&query) {
-            Some(Ok(config)) => {
-                let (expected, actual) = (&query.platform, (&config.os, &config.architecture));
-                if !config.os.is_empty() && (&expected.os, &expected.architecture) != actual {
-                    let actual = Platform::new(&config.os, &config.architecture);
-                    let detail = format!(
-                        "Base image {name} was pulled with platform \"{}\", expected \"{}\" for current build",
-                        actual.normalized(),
-                        expected.normalized()
-                    );
-                    let comments = self.stages[stage_idx].comments;
-                    self.findings.add(Rule::InvalidBaseImagePlatform, comments, lines, detail);
-                }
-                self.stages[stage_idx].config = Config::of(config);
-                Ok(())
-            }
-            Some(Err(reason)) => {
-                const COMMON: [&str; 7] =
-                    ["alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"];
-                let names = self.stages.iter().map(|it| it.display.as_str()).chain(COMMON);
-                let hint = suggest(&name, names.filter(|it| !it.is_empty()), true);
-                let hint = hint.map_or(String::new(), |it| format!(" (did you mean {it}?)"));
-                fail(format!("{name}: {reason}{hint}"), lines)
-            }
-            None => {
-                self.missing.insert(query);
-                Ok(())
-            }
-        }
-    }
-
-    /// Puts the triggers of a stage's base before its instructions. Returns whether they name other stages.
-    fn add_triggers(&mut self, stage_idx: usize) -> Result<bool, Failure> {
-        let stage = &self.stages[stage_idx];
-        if stage.has_triggers || stage.is_implicit {
-            return Ok(false);
-        }
-        let lines = stage.lines;
-        let triggers: Vec<String> = match stage.base {
-            None => stage.config.on_build.clone(),
-            Some(base) => {
-                let written = self.stages[base].commands.iter();
-                written
-                    .filter_map(|it| match &it.instruction.kind {
-                        Kind::Onbuild(onbuild) => Some(onbuild.expression.clone()),
-                        _ => None,
-                    })
-                    .collect()
-            }
-        };
-        self.stages[stage_idx].has_triggers = true;
-        let mut commands = Vec::new();
-        let mut has_new = false;
-        for trigger in triggers {
-            let (instructions, diagnostics) = parser::parse_trigger(&trigger, '\\');
-            if let Some(diagnostic) = diagnostics.first() {
-                return fail(super::wording::message(diagnostic), lines);
-            }
-            for mut instruction in instructions {
-                (instruction.lines, instruction.comments) = (lines, Vec::new());
-                let sources = self.sources_of(&instruction)?;
-                has_new |= !sources.is_empty();
-                self.stages[stage_idx].deps.extend(&sources);
-                commands.push(Command { instruction: Cow::Owned(instruction), sources });
-            }
-        }
-        let stage = &mut self.stages[stage_idx];
-        commands.append(&mut stage.commands);
-        stage.commands = commands;
-        Ok(has_new)
     }
 }
