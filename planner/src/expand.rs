@@ -219,3 +219,45 @@ impl Lexer {
 fn check_length(text: &str) -> Result<(), ExpandErrorKind> {
     if text.len() > MAX_LENGTH { Err(ExpandErrorKind::TooLong) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn nesting_has_a_limit() {
+        let word = "${a:-".repeat(100_000);
+        let error = Lexer::new('\\').word(&word, &env(&[])).map_err(|it| it.kind);
+        assert_eq!(error, Err(ExpandErrorKind::TooDeep));
+    }
+
+    #[test]
+    fn length_has_a_limit() {
+        let env = env(&[("a", &"x".repeat(1 << 20))]);
+        for word in ["$a".repeat(17), "${a//x/$a}".to_owned()] {
+            let error = Lexer::new('\\').word(&word, &env).map_err(|it| it.kind);
+            assert_eq!(error, Err(ExpandErrorKind::TooLong));
+        }
+    }
+
+    #[test]
+    fn the_last_pair_of_a_name_wins() {
+        let pairs = [("a", "1"), ("b", "2"), ("a", "3")];
+        let pairs: Vec<_> =
+            pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let text = Lexer::new('\\').word("$a$b", &pairs).map(|it| it.text);
+        assert_eq!(text.as_deref(), Ok("32"));
+    }
+
+    #[test]
+    fn patterns_take_time_in_proportion() {
+        let env = env(&[("a", &"a".repeat(2_000))]);
+        let word = alloc::format!("${{a##{}b}}", "*a".repeat(200));
+        let text = Lexer::new('\\').word(&word, &env).map(|it| it.text.len());
+        assert_eq!(text, Ok(2_000));
+    }
+}

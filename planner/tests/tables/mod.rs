@@ -5,12 +5,12 @@ use std::{fs, path::PathBuf};
 use serde_json::Value;
 
 /// The folder with the conformance cases.
-pub fn conformance() -> PathBuf {
+pub(crate) fn conformance() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/conformance")
 }
 
 /// Calls `check` for every row of a table and fails if it found a problem in any.
-pub fn for_each(table: &str, mut check: impl FnMut(&Value, &mut Vec<String>)) {
+pub(crate) fn for_each(table: &str, mut check: impl FnMut(&Value, &mut Vec<String>)) {
     let path = conformance().join("tables").join(table);
     let text =
         fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
