@@ -2,7 +2,7 @@
 //!
 //! One enum per kind of input, so that a caller who parses a name does not have to think about tars. Messages are lower-case
 //! fragments without a final full stop and with user text in backticks; the text of a cause is never repeated.
-//! [`DigestError`](crate::digest::DigestError) stands with the digests.
+//! [`DigestError`] stands with the digests.
 
 use std::io;
 

@@ -5,7 +5,7 @@
 //! Read the modules in this order:
 //!
 //! 1. [`digest`] — identity of bytes.
-//! 2. [`reference`] — names of images.
+//! 2. [`mod@reference`] — names of images.
 //! 3. [`platform`] — what an image runs on.
 //! 4. [`document`] — descriptors, manifests, indexes, image configs.
 //! 5. [`canonical`] — their bytes.
