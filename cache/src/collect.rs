@@ -1,4 +1,4 @@
-//! What the store takes up, and taking away what nobody needs.
+//! The collector: taking away what nobody needs.
 //!
 //! Marking and taking away happen while no process can write into its lease. What a lease, a name or a kept step leads to is never
 //! removed; everything else that was chosen gets out of sight at once and is deleted afterwards.
@@ -16,50 +16,10 @@ use crate::{
     error::{IoContext, StoreError},
     files,
     images::{Document, NamedImage},
-    layer::LayerRecord,
     lease::{Held, unhex},
     step::{StepKey, StepRecord, now, seconds},
     store::Store,
 };
-
-/// What a store takes up.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Images and their layers.
-    pub images: Part,
-    /// Steps, and the layers that no image has.
-    pub build_cache: Part,
-    /// Cache mounts.
-    pub cache_mounts: Part,
-    /// Output of steps.
-    pub logs: Part,
-    /// Downloads that were cut off, digests of contexts, what belongs to nothing else.
-    pub other: Part,
-}
-
-/// One kind of things in a store.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Part {
-    /// How many there are.
-    pub n_total: u64,
-    /// How many are in use: named, or leased by a running process.
-    pub n_active: u64,
-    /// Their size in bytes. For trees that is the size of their tars.
-    pub n_bytes: u64,
-    /// What removing those not in use would free.
-    pub n_reclaimable: u64,
-}
-
-/// A step in a listing of the build cache.
-#[derive(Debug, Clone)]
-pub struct CacheEntry {
-    /// The step.
-    pub step: StepRecord,
-    /// The size of its layer in bytes.
-    pub n_bytes: u64,
-    /// A running process needs it, or an image has its layer.
-    pub is_in_use: bool,
-}
 
 /// What is to be removed. Nothing by default.
 #[derive(Debug, Clone, Default)]
@@ -123,89 +83,12 @@ pub struct PruneReport {
 
 /// What must stay.
 #[derive(Default)]
-struct Marks {
-    blobs: HashSet<Digest>,
-    layers: HashSet<DiffId>,
+pub(crate) struct Marks {
+    pub(crate) blobs: HashSet<Digest>,
+    pub(crate) layers: HashSet<DiffId>,
 }
 
 impl Store {
-    /// Adds up what the store takes up.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Io`] if it cannot be read.
-    pub fn disk_usage(&self) -> Result<Usage, StoreError> {
-        let held = self.held()?;
-        let images = self.images()?;
-        let layers = self.sizes()?;
-        let mut usage = Usage::default();
-
-        let mut in_images = Marks::default();
-        let mut in_named = Marks::default();
-        for image in &images {
-            let mut marks = Marks::default();
-            self.mark_image(image, &mut marks);
-            usage.images.n_total += 1;
-            if !image.names.is_empty() {
-                usage.images.n_active += 1;
-                in_named.layers.extend(&marks.layers);
-            }
-            in_images.layers.extend(&marks.layers);
-            in_images.blobs.extend(&marks.blobs);
-        }
-        let is_held = |it: &DiffId| held.contains(&Held::Layer(*it.0.as_bytes()));
-        for (diff_id, n_bytes) in &layers {
-            let (part, is_active) = match in_images.layers.contains(diff_id) {
-                true => (&mut usage.images, in_named.layers.contains(diff_id) || is_held(diff_id)),
-                false => (&mut usage.build_cache, is_held(diff_id)),
-            };
-            part.n_bytes += n_bytes;
-            part.n_reclaimable += if is_active { 0 } else { *n_bytes };
-        }
-        for step in self.steps()? {
-            usage.build_cache.n_total += 1;
-            usage.build_cache.n_active += u64::from(held.contains(&Held::Step(step.key.0)));
-        }
-        for mount in self.cache_mounts()? {
-            usage.cache_mounts.n_total += 1;
-            usage.cache_mounts.n_bytes += mount.n_bytes;
-            usage.cache_mounts.n_reclaimable += mount.n_bytes;
-        }
-        usage.logs.n_total = self.build_logs()?.len() as u64;
-        usage.logs.n_bytes = files::disk_bytes(&self.path("logs"));
-        usage.logs.n_reclaimable = usage.logs.n_bytes;
-        for folder in ["partial", "stat-cache"] {
-            usage.other.n_total += files::names(&self.path(folder))?.len() as u64;
-            usage.other.n_bytes += files::disk_bytes(&self.path(folder));
-        }
-        usage.other.n_reclaimable = usage.other.n_bytes;
-        Ok(usage)
-    }
-
-    /// Lists the build cache, the last used step first.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Io`] if it cannot be read.
-    pub fn cache_entries(&self) -> Result<Vec<CacheEntry>, StoreError> {
-        let held = self.held()?;
-        let mut marks = Marks::default();
-        self.images()?.iter().for_each(|it| self.mark_image(it, &mut marks));
-        let sizes = self.sizes()?;
-        let mut entries: Vec<_> = self
-            .steps()?
-            .into_iter()
-            .map(|step| CacheEntry {
-                n_bytes: step.layer.and_then(|it| sizes.get(&it).copied()).unwrap_or(0),
-                is_in_use: held.contains(&Held::Step(step.key.0))
-                    || step.layer.is_some_and(|it| marks.layers.contains(&it)),
-                step,
-            })
-            .collect();
-        entries.sort_by_key(|it| (std::cmp::Reverse(it.step.last_used), it.step.key));
-        Ok(entries)
-    }
-
     /// Removes what was chosen and nobody needs.
     ///
     /// # Errors
@@ -306,21 +189,8 @@ impl Store {
         files::remove_tree(&graveyard)
     }
 
-    /// Returns the size of each layer: what its blobs and its tree take up.
-    fn sizes(&self) -> Result<HashMap<DiffId, u64>, StoreError> {
-        Ok(self.layers()?.iter().map(|it| (it.diff_id, self.size(it))).collect())
-    }
-
-    fn size(&self, layer: &LayerRecord) -> u64 {
-        let blobs =
-            layer.blobs.iter().filter_map(|it| fs::metadata(self.blob_path(&it.digest)).ok());
-        let has_tree = self.layer_file(&layer.diff_id, "tree").exists();
-        blobs.map(|it| it.len()).sum::<u64>()
-            + if has_tree { layer.tar_size.unwrap_or(0) } else { 0 }
-    }
-
     /// Marks everything that an image leads to. What cannot be read leads nowhere.
-    fn mark_image(&self, image: &NamedImage, marks: &mut Marks) {
+    pub(crate) fn mark_image(&self, image: &NamedImage, marks: &mut Marks) {
         self.mark_document(&image.record.target, 0, marks);
         for platform in &image.record.platforms {
             self.mark_document(&platform.manifest, 0, marks);

@@ -23,7 +23,7 @@
 //! ```
 //!
 //! Read the modules in this order: [`store`], [`blob`], [`layer`], [`tree`], [`tar`], [`pack`], [`step`], [`images`], [`lease`], [`lock`],
-//! [`collect`], [`mount`], [`logs`].
+//! [`collect`], [`usage`], [`mount`], [`logs`].
 //!
 //! # Invariants
 //!
@@ -35,6 +35,7 @@
 //! - **Nobody else gets in.** The root has mode 0700, whatever the umask.
 #![forbid(unsafe_code)]
 
+mod below;
 pub mod blob;
 pub mod collect;
 pub mod error;
@@ -51,9 +52,10 @@ pub mod store;
 pub mod tar;
 pub mod tree;
 mod unpack;
+pub mod usage;
 
 pub use blob::StagedBlob;
-pub use collect::{CacheEntry, Part, PruneOptions, PruneReport, Usage};
+pub use collect::{PruneOptions, PruneReport};
 pub use error::StoreError;
 pub use images::{ImageRecord, NamedImage, PlatformImage};
 pub use layer::LayerRecord;
@@ -65,3 +67,4 @@ pub use pack::{PackOptions, pack_upper};
 pub use step::{StepKey, StepRecord};
 pub use store::{Store, StoreOptions};
 pub use tree::StagedTree;
+pub use usage::{CacheEntry, Part, Usage};

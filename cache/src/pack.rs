@@ -35,8 +35,8 @@ use rustix::{
 };
 
 use crate::{
+    below::{is_kept, through},
     error::{IoContext, StoreError, show},
-    unpack::{is_kept, through},
 };
 
 /// The kernel lists and returns no more than this at once.

@@ -21,12 +21,12 @@ use image::{
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    below::open_in_tree,
     blob::StagedBlob,
     error::{IoContext, StoreError},
     layer::LayerRecord,
     lease::Held,
     store::{Store, guard},
-    tree::open_in_tree,
 };
 
 /// So many pieces of a tar are made ahead.

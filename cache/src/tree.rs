@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::{Read, Seek, SeekFrom},
-    os::fd::AsFd,
     path::{Path, PathBuf},
 };
 
@@ -14,6 +13,7 @@ use image::{
 };
 
 use crate::{
+    below::open_in_tree,
     error::{IoContext, StoreError, show},
     files,
     layer::LayerRecord,
@@ -224,14 +224,4 @@ impl Drop for StagedTree {
     fn drop(&mut self) {
         let _ = files::remove_tree(&self.folder);
     }
-}
-
-/// Opens a file of a tree for reading; links in its path are resolved inside the tree, the last part is not followed.
-pub(crate) fn open_in_tree(tree: impl AsFd, path: &[u8]) -> std::io::Result<fs::File> {
-    use rustix::fs::{Mode, OFlags, openat};
-    let (folder, name) = image::layer::split_path(path);
-    let folder = crate::unpack::open_in_root(tree, folder)?;
-    // A pipe or device in place of the file must not block or act.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    Ok(fs::File::from(openat(&folder, name, flags, Mode::empty())?))
 }

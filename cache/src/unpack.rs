@@ -15,8 +15,8 @@ use std::{
     collections::HashMap,
     fs,
     io::{self, Read},
-    os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::{Path, PathBuf},
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
     sync::Arc,
 };
 
@@ -26,16 +26,18 @@ use image::{
 };
 use rustix::{
     fs::{
-        AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
-        chmodat, chownat, fchmod, fchown, fsetxattr, futimens, linkat, lsetxattr, makedev, mkdirat,
-        mknodat, open, openat, openat2, readlinkat, setxattr, statat, symlinkat, unlinkat,
-        utimensat,
+        AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat,
+        chownat, fchmod, fchown, fsetxattr, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat,
+        open, openat, readlinkat, setxattr, statat, symlinkat, unlinkat, utimensat,
     },
     io::Errno,
     process::geteuid,
 };
 
-use crate::error::{IoContext, StoreError, show};
+use crate::{
+    below::{FOLDER, is_kept, open_in_root, through},
+    error::{IoContext, StoreError, show},
+};
 
 const BUFFER: usize = 256 * 1024;
 /// As many links as the kernel follows.
@@ -48,7 +50,6 @@ const NEW_FILE: OFlags = OFlags::WRONLY
     .union(OFlags::EXCL)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
-const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Writes entries into a folder.
 pub(crate) struct Unpacker {
@@ -443,38 +444,7 @@ impl Unpacker {
     }
 }
 
-/// Opens a folder below `root`, links resolved as if `root` were `/`.
-pub(crate) fn open_in_root(root: impl AsFd, folder: &[u8]) -> Result<OwnedFd, Errno> {
-    let folder = if folder.is_empty() { b"." } else { folder };
-    openat2(
-        root,
-        folder,
-        FOLDER,
-        Mode::empty(),
-        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-    )
-}
-
-/// A path that leads to `name` in an open folder, for calls that take no folder. The last part is not followed by what it is used with.
-pub(crate) fn through(folder: &OwnedFd, name: &[u8]) -> PathBuf {
-    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
-    Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(OsStr::from_bytes(name))
-}
-
-/// Tells whether an attribute belongs to the content of an image. Others steer the kernel or another program of the host.
-pub(crate) fn is_kept(attribute: &[u8]) -> bool {
-    const PRIVATE: &[&[u8]] = &[
-        b"user.overlay.",
-        b"user.containers.",
-        b"user.rootlesscontainers",
-        b"user.fuseoverlayfs.",
-    ];
-    attribute == b"security.capability"
-        || attribute.starts_with(b"system.posix_acl_")
-        || attribute.starts_with(b"user.") && !PRIVATE.iter().any(|it| attribute.starts_with(it))
-}
-
-pub(crate) fn is_whiteout(folder: impl AsFd, name: &[u8]) -> bool {
+fn is_whiteout(folder: impl AsFd, name: &[u8]) -> bool {
     statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|it| {
         FileType::from_raw_mode(it.st_mode) == FileType::CharacterDevice && it.st_rdev == 0
     })
