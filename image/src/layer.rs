@@ -6,7 +6,7 @@
 //!
 //! Read the modules in this order:
 //!
-//! 1. [`write`] — the one way in which kiln writes a layer; equal changes give equal bytes.
+//! 1. [`mod@write`] — the one way in which kiln writes a layer; equal changes give equal bytes.
 //! 2. [`read`] — reading what anyone has written, and refusing what different programs understand differently.
 //! 3. [`index`] — what a layer contains, kept beside it, and the tar made again from that.
 //! 4. `encoding` — the index as bytes.
