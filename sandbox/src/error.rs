@@ -25,7 +25,7 @@ pub enum SandboxError {
         source: io::Error,
     },
     /// The program is in no format that this kernel runs.
-    #[error("exec `{command}`: exec format error{}", format_suffix(found, *host))]
+    #[error("exec `{command}`: exec format error{}", format_suffix(found, host))]
     ExecFormat {
         /// The first argument as given.
         command: String,

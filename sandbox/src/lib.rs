@@ -8,8 +8,9 @@
 //! Read the modules in this order:
 //!
 //! 1. [`spec`] — the description.
-//! 2. `spawn` — prepares everything outside of the sandbox, and starts
-//! 3. `init` — the first process inside, which puts it together and stays.
+//! 2. `spawn` — prepares everything outside of the sandbox, and starts.
+//! 3. `init` — the first process inside, which puts it together (`assemble`), starts the command
+//!    (`command`) and stays; `program` is what it was given.
 //! 4. `child` — the handle on what runs.
 //! 5. `root`, `overlay`, `stubs`, `mounts`, `inside`, `devices` — the file system: mounts without a place,
 //!    places to mount on, paths that do not lead out.
@@ -28,9 +29,11 @@
 //! - **No handle and no variable of kiln reaches the process** but its standard streams.
 #![warn(missing_docs)]
 
+mod assemble;
 pub mod caps;
 mod cgroup;
 mod child;
+mod command;
 mod devices;
 mod elf;
 mod error;

@@ -149,7 +149,7 @@ impl Plan {
     ) -> Result<(), SandboxError> {
         let target = inside::join(&place.path)
             .map_err(|_| refuse(&inside::display(&place.path), "it contains a zero byte"))?;
-        let attach = Attach { what, target, is_dir: place.is_dir, attrs, recursive };
+        let attach = Attach { what, cut_out: None, target, is_dir: place.is_dir, attrs, recursive };
         if place.path.first().is_some_and(|it| it == b"dev") {
             self.mounts_in_dev.push(attach);
         } else {
@@ -192,8 +192,12 @@ fn bind(source: &Source, access: &Access) -> Result<(What, bool), SandboxError> 
         }
         (Source::Tree { lower, path }, _) => (lower, path),
     };
+    let lower = overlay::distinct(lower);
     let parts = inside::components(path);
-    if let ([tree], Access::ReadOnly | Access::ReadWrite) = (lower, access) {
+    if lower.is_empty() {
+        return Err(SandboxError::path("mount", path, rustix::io::Errno::NOENT));
+    }
+    if let ([tree], Access::ReadOnly | Access::ReadWrite) = (lower.as_slice(), access) {
         let failed =
             |errno| SandboxError::path("mount", tree.join(inside::relative(&parts)), errno);
         let root = inside::open_dir(tree).map_err(failed)?;
@@ -210,7 +214,7 @@ fn bind(source: &Source, access: &Access) -> Result<(What, bool), SandboxError> 
             return Err(refuse(path, "a tree of several layers cannot be written to"));
         }
     };
-    let layers = Layers { lower: lower.iter().map(|it| Layer::Path(it)).collect(), upper };
+    let layers = Layers { lower: lower.into_iter().map(Layer::Path).collect(), upper };
     let mount = overlay::overlay(&layers, MountAttrFlags::empty())?;
     if parts.is_empty() {
         return Ok((What::Mount(mount), true));

@@ -6,7 +6,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::io::{Errno, Result};
 use rustix::mount::{
@@ -36,6 +36,19 @@ pub(crate) struct Layers<'a> {
     pub(crate) lower: Vec<Layer<'a>>,
     /// The directory for changes and the work directory, if it can be changed.
     pub(crate) upper: Option<(&'a Path, &'a Path)>,
+}
+
+/// The layers, each once. One that comes again, which the kernel refuses, counts where it comes
+/// last: there it brings again all that it brought before.
+pub(crate) fn distinct(lower: &[PathBuf]) -> Vec<&Path> {
+    let mut out: Vec<&Path> = Vec::with_capacity(lower.len());
+    for path in lower.iter().rev() {
+        if !out.contains(&path.as_path()) {
+            out.push(path);
+        }
+    }
+    out.reverse();
+    out
 }
 
 /// Mounts an overlay. The upper directory is not synced when it goes away (`volatile`).
@@ -193,4 +206,16 @@ pub(crate) fn instance(
     }
     fsconfig_create(&fs)?;
     fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attrs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_layers_count_once() {
+        let lower = ["a", "b", "a", "c", "b"].map(PathBuf::from);
+        assert_eq!(distinct(&lower), ["a", "c", "b"].map(Path::new));
+        assert!(distinct(&[]).is_empty());
+    }
 }

@@ -16,6 +16,8 @@ use crate::sys::{CStrings, Instruction};
 pub(crate) struct Attach {
     /// What.
     pub(crate) what: What,
+    /// What the set-up process has cut out, if it has to. Assigning it frees nothing.
+    pub(crate) cut_out: Option<OwnedFd>,
     /// Where, relative to the root.
     pub(crate) target: CString,
     /// Whether the target is a directory, if it has to be made.
@@ -183,6 +185,23 @@ impl Failure {
             index: u16::from_le_bytes([i0, i1]),
             errno: i32::from_le_bytes([e0, e1, e2, e3]),
         })
+    }
+}
+
+/// Adds to an error at which step it happened.
+pub(crate) trait At<T> {
+    fn at(self, step: Step) -> Result<T, Failure>;
+    fn at_index(self, step: Step, index: usize) -> Result<T, Failure>;
+}
+
+impl<T> At<T> for rustix::io::Result<T> {
+    fn at(self, step: Step) -> Result<T, Failure> {
+        self.at_index(step, 0)
+    }
+
+    fn at_index(self, step: Step, index: usize) -> Result<T, Failure> {
+        let index = index.min(usize::from(u16::MAX)) as u16;
+        self.map_err(|errno| Failure { step, index, errno: errno.raw_os_error() })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The root of a sandbox, with a place for everything that will be mounted in it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -28,6 +28,8 @@ pub(crate) fn make(
         Root::ReadOnly { lower, work } => (lower, None, work.as_path()),
     };
     clean_up.work = Some(work.to_owned());
+    let lower = overlay::distinct(lower);
+    let lower = lower.as_slice();
     // The handle on the whole must live as long as those on its parts, or they lose their mount.
     let (_memory, stub_layer, empty) = layers_in_memory()?;
     let stubs = {
@@ -63,7 +65,7 @@ pub(crate) fn make(
     overlay::overlay(&layers, attrs).map_err(|_| error)
 }
 
-fn paths(lower: &[PathBuf]) -> Vec<Layer<'_>> {
+fn paths<'a>(lower: &[&'a Path]) -> Vec<Layer<'a>> {
     lower.iter().map(|path| Layer::Path(path)).collect()
 }
 
@@ -116,7 +118,7 @@ fn fill(view: BorrowedFd<'_>, layer: BorrowedFd<'_>, stubs: &[Stub]) -> Result<(
 /// The tree as it is before anything runs, to look at: for one layer the layer itself, so that the
 /// most frequent case needs no second overlay.
 fn view(
-    lower: &[PathBuf],
+    lower: &[&Path],
     upper: Option<&Path>,
     empty: BorrowedFd<'_>,
 ) -> Result<OwnedFd, SandboxError> {
@@ -124,7 +126,7 @@ fn view(
         Some(upper) if !is_empty(upper)? => Some(upper),
         _ => None,
     };
-    let all: Vec<&Path> = lower.iter().map(PathBuf::as_path).chain(upper).collect();
+    let all: Vec<&Path> = lower.iter().copied().chain(upper).collect();
     match all.as_slice() {
         [] => {
             empty.try_clone_to_owned().map_err(|error| SandboxError::setup("copy a handle", error))

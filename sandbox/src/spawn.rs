@@ -187,32 +187,32 @@ fn limits(ulimits: &[(String, i64, i64)]) -> Result<Vec<(u32, u64, u64)>, Sandbo
     ulimits
         .iter()
         .map(|(name, soft, hard)| {
-            let number = LIMITS.iter().find(|(known, _)| known == name).map(|(_, number)| *number);
-            let number = number
+            let number = (0..).zip(LIMITS).find(|(_, known)| known == name);
+            let (number, _) = number
                 .ok_or_else(|| invalid("limit", OsStr::new(name), "there is no such limit"))?;
             Ok((number, value(*soft), value(*hard)))
         })
         .collect()
 }
 
-/// Names of resource limits, as `--ulimit` takes them.
-const LIMITS: [(&str, u32); 16] = [
-    ("cpu", libc::RLIMIT_CPU as u32),
-    ("fsize", libc::RLIMIT_FSIZE as u32),
-    ("data", libc::RLIMIT_DATA as u32),
-    ("stack", libc::RLIMIT_STACK as u32),
-    ("core", libc::RLIMIT_CORE as u32),
-    ("rss", libc::RLIMIT_RSS as u32),
-    ("nproc", libc::RLIMIT_NPROC as u32),
-    ("nofile", libc::RLIMIT_NOFILE as u32),
-    ("memlock", libc::RLIMIT_MEMLOCK as u32),
-    ("as", libc::RLIMIT_AS as u32),
-    ("locks", libc::RLIMIT_LOCKS as u32),
-    ("sigpending", libc::RLIMIT_SIGPENDING as u32),
-    ("msgqueue", libc::RLIMIT_MSGQUEUE as u32),
-    ("nice", libc::RLIMIT_NICE as u32),
-    ("rtprio", libc::RLIMIT_RTPRIO as u32),
-    ("rttime", libc::RLIMIT_RTTIME as u32),
+/// Names of resource limits, as `--ulimit` takes them; the position is the number.
+const LIMITS: [&str; 16] = [
+    "cpu",
+    "fsize",
+    "data",
+    "stack",
+    "core",
+    "rss",
+    "nproc",
+    "nofile",
+    "memlock",
+    "as",
+    "locks",
+    "sigpending",
+    "msgqueue",
+    "nice",
+    "rtprio",
+    "rttime",
 ];
 
 /// The paths at which the command may be, in the order of `PATH`.

@@ -158,11 +158,8 @@ fn copy_xattrs(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
 
 fn times(stat: &rustix::fs::Stat) -> Timestamps {
     Timestamps {
-        last_access: Timespec { tv_sec: stat.st_atime as i64, tv_nsec: stat.st_atime_nsec as _ },
-        last_modification: Timespec {
-            tv_sec: stat.st_mtime as i64,
-            tv_nsec: stat.st_mtime_nsec as _,
-        },
+        last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: stat.st_atime_nsec as _ },
+        last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },
     }
 }
 

@@ -236,6 +236,14 @@ pub(crate) fn close_range(first: RawFd, last: RawFd) {
     }
 }
 
+/// Closes every descriptor above the standard streams but one.
+pub(crate) fn close_all_but(kept: RawFd) {
+    if kept > 3 {
+        close_range(3, kept - 1);
+    }
+    close_range(kept + 1, RawFd::MAX);
+}
+
 /// Moves a descriptor to another number, replacing what was there; the new one survives `execve`.
 pub(crate) fn dup_to(from: BorrowedFd<'_>, to: RawFd) -> Result<()> {
     if from.as_raw_fd() == to {
