@@ -29,6 +29,27 @@ use crate::{
 };
 
 impl Session {
+    /// Finds the sources of COPY and ADD that no local context has, all of them, before anything runs.
+    pub fn missing_sources(&self, plans: &[Plan]) -> Vec<StepError> {
+        let mut missing: Vec<StepError> = Vec::new();
+        for step in plans.iter().flat_map(|it| &it.steps) {
+            let Op::Copy(op) = &step.op else { continue };
+            for item in &op.items {
+                let CopyItem::Paths { source: Source::Local(name), path, parents: None, span, .. } = item else {
+                    continue;
+                };
+                let Some(context) = self.contexts.get(name) else { continue };
+                if let Err(error) = copy::check_source(&context.tree, path) {
+                    let source = explain_missing(op, &vec![context.tree.clone(); op.items.len()], error);
+                    if missing.iter().all(|it| it.span != Some(*span)) {
+                        missing.push(StepError { name: step.name.clone(), span: Some(*span), source });
+                    }
+                }
+            }
+        }
+        missing
+    }
+
     /// Carries out `plans`, one for each platform, and returns the images in the same order.
     ///
     /// # Errors
@@ -315,7 +336,7 @@ impl<'a> Execution<'a> {
                 CopyItem::Inline { .. } => Ok(Tree::Empty),
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let gathered = copy::gather(op, &trees).map_err(|error| self.explain_missing(op, &trees, error))?;
+        let gathered = copy::gather(op, &trees).map_err(|error| explain_missing(op, &trees, error))?;
         let mut key = self.copy_key("copy", op, parent);
         key.digest("content", &gathered.content);
         key.text("files", &gathered.n_files.to_string());
@@ -384,21 +405,6 @@ impl<'a> Execution<'a> {
         Ok(Some(key.finish()))
     }
 
-    /// Says which pattern of the ignore file hides a file that was not found.
-    fn explain_missing(&self, op: &CopyOp, trees: &[Tree], error: ExecutorError) -> ExecutorError {
-        let ExecutorError::NotFound { path } = &error else { return error };
-        for (item, tree) in op.items.iter().zip(trees) {
-            let (CopyItem::Paths { .. }, Tree::Folder(folder)) = (item, tree) else { continue };
-            let relative = parser::encode(path.trim_start_matches('/'));
-            let full = folder.path().join(path.trim_start_matches('/'));
-            if folder.ignore().matches(&relative) && full.symlink_metadata().is_ok() {
-                let pattern = folder.ignored_by(&relative).unwrap_or_default();
-                return ExecutorError::Ignored { path: path.clone(), pattern };
-            }
-        }
-        error
-    }
-
     fn mkdir(
         &self,
         step: &Step,
@@ -422,17 +428,29 @@ impl<'a> Execution<'a> {
         })
     }
 
-    /// Writes a layer as a tar into the store, unless nothing is in it.
+    /// Writes a layer as a tar into the store. One in which nothing is counts as a layer, as it does for BuildKit.
     pub(crate) fn write_layer(
         &self,
         write: impl FnOnce(cache::StagedBlob) -> Result<(cache::StagedBlob, LayerIndex), ExecutorError>,
     ) -> Result<Made, ExecutorError> {
         let store = &self.session.store;
         let (staged, index) = write(store.stage_blob()?)?;
-        if index.changes.is_empty() {
-            return Ok(Made { index: None });
-        }
         store.put_tar(staged, &index)?;
         Ok(Made { index: Some(index) })
     }
+}
+
+/// Says which pattern of the ignore file hides a file that was not found.
+fn explain_missing(op: &CopyOp, trees: &[Tree], error: ExecutorError) -> ExecutorError {
+    let ExecutorError::NotFound { path } = &error else { return error };
+    for (item, tree) in op.items.iter().zip(trees) {
+        let (CopyItem::Paths { .. }, Tree::Folder(folder)) = (item, tree) else { continue };
+        let relative = parser::encode(path.trim_start_matches('/'));
+        let full = folder.path().join(path.trim_start_matches('/'));
+        if folder.ignore().matches(&relative) && full.symlink_metadata().is_ok() {
+            let pattern = folder.ignored_by(&relative).unwrap_or_default();
+            return ExecutorError::Ignored { path: path.clone(), pattern };
+        }
+    }
+    error
 }

@@ -143,6 +143,13 @@ impl Execution<'_> {
         if let Some(root) = view.view().lookup(b"") {
             staged.set_root(root.entry)?;
         }
+        // What a runtime needs to mount on stays in the image, as it does with runc; all other mount points vanish again.
+        for name in ["dev", "proc", "sys"] {
+            if view.view().lookup(name.as_bytes()).is_none() {
+                let path = staged.upper().join(name);
+                std::fs::create_dir(&path).map_err(|source| ExecutorError::Write { path, source })?;
+            }
+        }
         let scratch = staged.upper().with_file_name("mounts");
         std::fs::create_dir(&scratch).map_err(|source| ExecutorError::Write { path: scratch.clone(), source })?;
 
@@ -182,16 +189,21 @@ impl Execution<'_> {
     }
 
     fn commit(&self, staged: cache::StagedTree, index: LayerIndex) -> Result<Made, ExecutorError> {
-        if index.changes.is_empty() {
-            return Ok(Made { index: None });
-        }
         staged.commit(&index)?;
         Ok(Made { index: Some(index) })
     }
 
     /// The unpacked layers of a chain, bottom up.
     pub(crate) fn trees_of(&self, chain: &Chain) -> Result<Vec<PathBuf>, ExecutorError> {
-        Ok(chain.layers().iter().map(|it| self.session.store.ensure_tree(it)).collect::<Result<_, _>>()?)
+        let store = &self.session.store;
+        let mut trees = Vec::with_capacity(chain.layers().len());
+        for layer in chain.layers() {
+            // Layers that change nothing would only make look-ups longer.
+            if !store.index(layer)?.changes.is_empty() {
+                trees.push(store.ensure_tree(layer)?);
+            }
+        }
+        Ok(trees)
     }
 
     #[expect(clippy::too_many_arguments, reason = "a mount needs the step, its sandbox and its scratch space")]
@@ -239,7 +251,15 @@ impl Execution<'_> {
                     Sharing::Locked => cache::Sharing::Locked,
                 };
                 // With --no-cache a mount starts empty, and is this build's alone.
-                let namespace = if step.no_cache { self.session.build_id.as_str() } else { "" };
+                let mut namespace = if step.no_cache { self.session.build_id.clone() } else { String::new() };
+                // What a mount starts with is part of what it is: owner, mode, and seed.
+                if (*mode, *uid, *gid) != (0o755, 0, 0) {
+                    namespace.push_str(&format!(" {mode:o} {uid}:{gid}"));
+                }
+                if let Some((source, path)) = seed {
+                    let chain = chain_id(self.chain(source)?.layers());
+                    namespace.push_str(&format!(" {chain:x?} {path}"));
+                }
                 let mut fill = |folder: &std::path::Path| match seed {
                     None => Ok(()),
                     Some((source, path)) => self
@@ -249,7 +269,7 @@ impl Execution<'_> {
                 };
                 let (mode, uid, gid) = (*mode, *uid, *gid);
                 let request =
-                    cache::CacheMountRequest { id, namespace, sharing, mode, uid, gid, seed: Some(&mut fill) };
+                    cache::CacheMountRequest { id, namespace: &namespace, sharing, mode, uid, gid, seed: Some(&mut fill) };
                 let mount = self.session.store.cache_mount(request)?;
                 let access = if *read_only { Access::ReadOnly } else { Access::ReadWrite };
                 let source = MountSource::Tree { lower: vec![mount.path().to_owned()], path: PathBuf::from("/") };

@@ -79,7 +79,7 @@ pub(crate) enum Base {
 pub fn stages(dockerfile: &Dockerfile, request: &Request) -> Result<StageGraph, Vec<PlanError>> {
     let mut errors = Vec::new();
     let lexer = Lexer::new(dockerfile.directives.escape);
-    let mut global_args = default_args(request);
+    let mut global_args = default_args(request, last_stage_name(dockerfile));
     let mut stages: Vec<Stage> = Vec::new();
     let mut epoch_arg = None;
 
@@ -440,17 +440,20 @@ impl StageGraph {
             let mut stack = vec![(start, dependencies[start].iter())];
             state[start] = 1;
             while let Some((stage_idx, rest)) = stack.last_mut() {
+                let stage_idx = *stage_idx;
                 match rest.next() {
                     Some(&next) if state[next] == 1 => {
-                        let stage = &self.stages[*stage_idx];
-                        let found = &self.stages[next];
+                        // The circle is shown where it begins: at the line of `next` that leads along the path.
+                        let first = stack.iter().position(|(it, _)| *it == next).unwrap_or(0);
+                        let along = stack.get(first + 1).map_or(next, |(it, _)| *it);
+                        let stage = &self.stages[next];
                         let kind =
-                            PlanErrorKind::CircularDependency { stage: found.display.clone() };
+                            PlanErrorKind::CircularDependency { stage: stage.display.clone() };
                         let span = stage
                             .instructions
                             .iter()
                             .flat_map(sources)
-                            .find(|from| self.find_from(&from.value) == Some(next))
+                            .find(|from| self.find_from(&from.value) == Some(along))
                             .map_or(stage.span, |from| from.span);
                         return Some(PlanError::new(kind, span));
                     }
@@ -460,7 +463,7 @@ impl StageGraph {
                     }
                     Some(_) => {}
                     None => {
-                        state[*stage_idx] = 2;
+                        state[stage_idx] = 2;
                         stack.pop();
                     }
                 }
@@ -661,8 +664,17 @@ fn ignores_cache(request: &Request, name: Option<&Text>) -> bool {
         })
 }
 
+/// The name of the last stage as written, if it has one.
+pub(crate) fn last_stage_name(dockerfile: &Dockerfile) -> Option<&str> {
+    let is_from = |it: &&Instruction| matches!(it.kind, Kind::From(_));
+    match dockerfile.instructions.iter().rfind(is_from).map(|it| &it.kind) {
+        Some(Kind::From(from)) => from.name.as_ref().map(|it| it.value.as_str()),
+        _ => None,
+    }
+}
+
 /// The arguments that FROM lines may use without declaring them.
-pub(crate) fn default_args(request: &Request) -> Variables {
+pub(crate) fn default_args(request: &Request, last_stage: Option<&str>) -> Variables {
     let mut args = Variables::default();
     for (prefix, platform) in [("BUILD", &request.build_platform), ("TARGET", &request.platform)] {
         args.set(&format!("{prefix}PLATFORM"), &platform.to_string());
@@ -671,7 +683,7 @@ pub(crate) fn default_args(request: &Request) -> Variables {
         args.set(&format!("{prefix}ARCH"), &platform.architecture);
         args.set(&format!("{prefix}VARIANT"), &platform.variant);
     }
-    args.set("TARGETSTAGE", request.target.as_deref().unwrap_or("default"));
+    args.set("TARGETSTAGE", request.target.as_deref().or(last_stage).unwrap_or("default"));
     for name in args.pairs().iter().map(|(name, _)| name.clone()).collect::<Vec<_>>() {
         if let Some(value) = request.build_args.get(&name) {
             args.set(&name, value);

@@ -170,6 +170,19 @@ fn prefetch(tree: &Tree, matches: &[Match]) -> Result<(), ExecutorError> {
     })
 }
 
+/// Fails if a source that is no pattern is not there.
+pub(crate) fn check_source(tree: &Tree, path: &str) -> Result<(), ExecutorError> {
+    if planner::wildcard::has_wildcards(path) {
+        return Ok(());
+    }
+    let path = parser::encode(path.trim_start_matches('/'));
+    let real = tree.resolve(&path, true)?;
+    match tree.lookup(&real)? {
+        Some(_) => Ok(()),
+        None => Err(ExecutorError::NotFound { path: lossy(&path) }),
+    }
+}
+
 /// Writes the layer of a copy into `out`, over the tree `below`.
 pub(crate) fn write_copy<W: Write>(
     op: &CopyOp,
@@ -255,6 +268,7 @@ fn write_entries<W: Write>(
         let result = match content {
             Content::Nothing => writer.append(entry, &mut std::io::empty()),
             Content::Inline(bytes) => writer.append(entry, &mut bytes.as_slice()),
+            Content::File(_, _) if size == 0 => writer.append(entry, &mut std::io::empty()),
             Content::File(tree_idx, from) => {
                 let file = trees[tree_idx].open(&from)?;
                 writer.append(entry, &mut file.take(size))

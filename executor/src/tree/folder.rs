@@ -230,7 +230,8 @@ impl Folder {
             FileType::Fifo => Kind::Fifo,
             FileType::CharacterDevice => Kind::CharDevice { major, minor },
             FileType::BlockDevice => Kind::BlockDevice { major, minor },
-            // Sockets cannot be kept in a layer; every builder leaves them out.
+            // A layer cannot hold a socket. As with BuildKit, an empty file stands for it.
+            FileType::Socket => Kind::File { size: 0 },
             _ => return Ok(None),
         };
         let is_shared = status.stx_nlink > 1 && file_type == FileType::RegularFile;
@@ -257,7 +258,7 @@ impl Folder {
         let Ok(len) = rustix::fs::llistxattr(&full, &mut names[..]) else { return BTreeMap::new() };
         let mut found = BTreeMap::new();
         for name in names[..len].split(|it| *it == 0).filter(|it| !it.is_empty()) {
-            if !name.starts_with(b"user.") && name != b"security.capability" {
+            if name != b"security.capability" {
                 continue;
             }
             let mut value = vec![0_u8; 65536];

@@ -18,8 +18,9 @@ use crate::{
     expand::Lexer,
     git_url::GitRef,
     mode::Mode,
+    path,
     plan::{CopyItem, CopyOp, HttpSource, Op, ParentsPattern, Source},
-    wildcard, workdir,
+    wildcard,
 };
 
 impl Builder<'_> {
@@ -87,7 +88,6 @@ impl Builder<'_> {
                     let data = if heredoc.expand {
                         let lexer = Lexer {
                             raw_quotes: true,
-                            raw_escapes: true,
                             ..Lexer::new(self.graph.escape)
                         };
                         self.expand_with(&lexer, state, &heredoc.content, *span)?
@@ -192,13 +192,16 @@ impl Builder<'_> {
 
 /// A path as one below `/`, with `.` and `..` taken out and without trailing slash.
 fn clean(path: &str) -> String {
-    workdir::join("/", path)
+    path::clean(&format!("/{path}"))
 }
 
 /// The destination as an absolute path; it keeps a slash or `/.` at its end.
 fn destination(workdir: &str, dest: &str) -> String {
     let is_folder = dest.is_empty() || dest.ends_with('/') || dest == "." || dest.ends_with("/.");
-    let mut path = workdir::join(workdir, dest);
+    let mut path = match dest.starts_with('/') {
+        true => clean(dest),
+        false => clean(&format!("{workdir}/{dest}")),
+    };
     if is_folder && !path.ends_with('/') {
         path.push('/');
     }

@@ -290,6 +290,7 @@ pub(super) fn with_shell(state: &StageState, command: &Command) -> Vec<String> {
 pub(super) fn shell_line(state: &StageState, line: String) -> Vec<String> {
     let mut args = match &state.config.config.shell {
         Some(shell) if !shell.is_empty() => shell.clone(),
+        _ if state.platform.os == "windows" => ["cmd", "/S", "/C"].map(ToOwned::to_owned).to_vec(),
         _ => vec!["/bin/sh".to_owned(), "-c".to_owned()],
     };
     args.push(line);

@@ -241,7 +241,7 @@ fn empty_config(platform: &image::Platform) -> ImageConfig {
         os: platform.os.clone(),
         variant: platform.variant.clone(),
         config: RunConfig {
-            env: vec![DEFAULT_PATH.to_owned()],
+            env: if platform.os == "windows" { Vec::new() } else { vec![DEFAULT_PATH.to_owned()] },
             working_dir: String::from("/"),
             ..RunConfig::default()
         },

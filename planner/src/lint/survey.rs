@@ -32,7 +32,7 @@ use crate::{
     facts::ImageQuery,
     ignore::Patterns,
     request::Request,
-    stages::{default_args, is_overridden},
+    stages::{default_args, is_overridden, last_stage_name},
 };
 
 /// Configs of base images, or why they cannot be had.
@@ -71,7 +71,7 @@ pub(crate) fn survey<'a>(subject: &Subject<'a>, all: bool) -> Survey<'a> {
         subject: *subject,
         findings: Findings::default(),
         lexer: Lexer::new(subject.dockerfile.directives.escape),
-        globals: default_args(subject.request),
+        globals: default_args(subject.request, last_stage_name(subject.dockerfile)),
         ignored: None,
         stages: Vec::new(),
         target: 0,

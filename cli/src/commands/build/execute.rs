@@ -71,6 +71,12 @@ fn build(job: &mut Job, mut session: Session) -> Result<Finished> {
     for request in &job.requests {
         plans.push(plan(source, &dockerfile, request, &mut facts, &mut session)?);
     }
+    let missing = session.missing_sources(&plans);
+    if !missing.is_empty() {
+        let of_step = |it: &StepError| Diagnostic { span: it.span, ..of_executor(&it.source) };
+        let diagnostics: Vec<Diagnostic> = missing.iter().map(of_step).collect();
+        return Err(shown(source, &diagnostics, Exit::Failed));
+    }
     let images = session.build(&plans, &facts).map_err(|error| step_failure(source, &error))?;
     let image = write_outputs(job, &session, &images)?;
     Ok(Finished { image, build: Some(session.build_id.clone()) })

@@ -74,7 +74,8 @@ pub fn prepare(args: BuildArgs, env: impl Fn(&str) -> Option<String>) -> Result<
     let platforms = platforms(&args.platforms, &env)?;
     let index_of_one = build_args
         .get("BUILDKIT_MULTI_PLATFORM")
-        .is_some_and(|it| crate::values::boolean(it) == Ok(true));
+        .is_some_and(|it| crate::values::boolean(it) == Ok(true))
+        || args.platforms.len() > 1;
     let entitlements = args
         .allow
         .iter()
