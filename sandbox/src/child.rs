@@ -96,6 +96,7 @@ pub struct Child {
 
 #[derive(Debug)]
 struct Streams {
+    stdin: Option<OwnedFd>,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
@@ -112,15 +113,14 @@ impl Child {
         pid: i32,
         pidfd: OwnedFd,
         control: OwnedFd,
-        stdout: Option<OwnedFd>,
-        stderr: Option<OwnedFd>,
+        [stdin, stdout, stderr]: [Option<OwnedFd>; 3],
         clean_up: CleanUp,
     ) -> Self {
         Self {
             pid,
             pidfd,
             control,
-            streams: Mutex::new(Streams { stdout, stderr, terminal: None }),
+            streams: Mutex::new(Streams { stdin, stdout, stderr, terminal: None }),
             state: Mutex::new(State { exit: None, clean_up }),
         }
     }
@@ -149,6 +149,11 @@ impl Child {
     /// A handle on the sandbox's first process; it becomes readable when everything has ended.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
+    }
+
+    /// Takes the writing end of the standard input, of a process with [`Stdio::Piped`](crate::Stdio).
+    pub fn take_stdin(&self) -> Option<OwnedFd> {
+        lock(&self.streams).stdin.take()
     }
 
     /// Takes the reading end of the standard output, of a process whose output is captured.

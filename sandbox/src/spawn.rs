@@ -56,8 +56,7 @@ pub fn spawn(spec: &Spec) -> Result<Child, SandboxError> {
 struct Prepared {
     program: Program,
     /// Our ends of the command's streams.
-    stdout: Option<OwnedFd>,
-    stderr: Option<OwnedFd>,
+    ours: [Option<OwnedFd>; 3],
     /// The root, to look at a command that did not start.
     root: OwnedFd,
     clean_up: CleanUp,
@@ -110,7 +109,7 @@ fn prepare(spec: &Spec) -> Result<Prepared, SandboxError> {
     let read_only = no_code | MountAttrFlags::MOUNT_ATTR_RDONLY;
     let empty = overlay::tmpfs(Some(0), 0o755, read_only).map_err(made)?;
 
-    let (streams, stdout, stderr) = streams(spec.stdio, &identity)?;
+    let (streams, ours) = streams(spec.stdio, &identity)?;
     let process = Process {
         stdio: spec.stdio,
         streams,
@@ -153,10 +152,11 @@ fn prepare(spec: &Spec) -> Result<Prepared, SandboxError> {
         privileged: spec.privileged,
         process,
     };
-    Ok(Prepared { program, stdout, stderr, root, clean_up })
+    Ok(Prepared { program, ours, root, clean_up })
 }
 
-type Streams = ([Option<OwnedFd>; 3], Option<OwnedFd>, Option<OwnedFd>);
+/// The command's ends and ours.
+type Streams = ([Option<OwnedFd>; 3], [Option<OwnedFd>; 3]);
 
 fn streams(stdio: Stdio, identity: &Identity) -> Result<Streams, SandboxError> {
     let failed = |errno: Errno| SandboxError::setup("make pipes", errno);
@@ -172,13 +172,18 @@ fn streams(stdio: Stdio, identity: &Identity) -> Result<Streams, SandboxError> {
         Ok((read, write))
     };
     Ok(match stdio {
-        Stdio::Capture => {
+        Stdio::Capture | Stdio::Piped => {
+            let (stdin, stdin_in) = match stdio {
+                Stdio::Piped => pipe().map(|(read, write)| (read, Some(write)))?,
+                _ => (null()?, None),
+            };
             let (stdout, stdout_in) = pipe()?;
             let (stderr, stderr_in) = pipe()?;
-            ([Some(null()?), Some(stdout_in), Some(stderr_in)], Some(stdout), Some(stderr))
+            let ours = [stdin_in, Some(stdout), Some(stderr)];
+            ([Some(stdin), Some(stdout_in), Some(stderr_in)], ours)
         }
-        Stdio::Inherit { stdin: true } | Stdio::Pty { .. } => ([None, None, None], None, None),
-        Stdio::Inherit { stdin: false } => ([Some(null()?), None, None], None, None),
+        Stdio::Inherit { stdin: true } | Stdio::Pty { .. } => Default::default(),
+        Stdio::Inherit { stdin: false } => ([Some(null()?), None, None], Default::default()),
     })
 }
 
@@ -258,7 +263,7 @@ fn invalid(what: &'static str, value: &OsStr, reason: &'static str) -> SandboxEr
 }
 
 fn start(spec: &Spec, prepared: Prepared) -> Result<Child, SandboxError> {
-    let Prepared { mut program, stdout, stderr, root, mut clean_up } = prepared;
+    let Prepared { mut program, ours, root, mut clean_up } = prepared;
     let (group, mut join) = match &mut clean_up.device_group {
         Some(group) => (group.start_in.take(), group.join.take()),
         None => (None, None),
@@ -300,7 +305,7 @@ fn start(spec: &Spec, prepared: Prepared) -> Result<Child, SandboxError> {
 
     let mut record = [0_u8; 16];
     let n_read = rustix::io::retry_on_intr(|| rustix::io::read(&reports, &mut record));
-    let mut child = Child::new(pid, pidfd, control, stdout, stderr, clean_up);
+    let mut child = Child::new(pid, pidfd, control, ours, clean_up);
     if n_read != Ok(0) {
         let failure = Failure::decode(&record[..n_read.unwrap_or(0)]);
         let error =

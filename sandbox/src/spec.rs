@@ -251,6 +251,8 @@ impl CgroupLimits {
 pub enum Stdio {
     /// Input is empty; output and errors come through pipes of the [`Child`](crate::Child).
     Capture,
+    /// All three go through pipes of the [`Child`](crate::Child).
+    Piped,
     /// Output and errors are ours; input is ours too, or empty.
     Inherit {
         /// Whether it reads our standard input.
