@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::{Errno, Result};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
 use crate::error::SandboxError;
@@ -130,37 +130,34 @@ fn overlay_by_options(
     upper: Option<(&Path, &Path)>,
     attrs: MountAttrFlags,
 ) -> Result<OwnedFd> {
-    let mut handles = Vec::new();
-    let mut open = |path: &Path| -> Result<String> {
-        let fd = inside::open_dir(path)?;
-        let name = format!("/proc/thread-self/fd/{}", fd.as_raw_fd());
-        handles.push(fd);
-        Ok(name)
-    };
-    let mut names = Vec::with_capacity(lower.len());
-    for layer in lower.iter().rev() {
-        names.push(match layer {
-            Layer::Path(path) => open(path)?,
-            Layer::Handle(fd) => format!("/proc/thread-self/fd/{}", fd.as_raw_fd()),
-        });
-    }
-    let first_path = lower.iter().find_map(|layer| match layer {
-        Layer::Path(path) => Some(*path),
-        Layer::Handle(_) => None,
-    });
-    let place = upper.map(|(_, work)| work).or(first_path).ok_or(Errno::INVAL)?;
-    let mut options = format!("lowerdir={}", names.join(":"));
-    if let Some((upper, work)) = upper {
-        options += &format!(",upperdir={},workdir={},volatile", open(upper)?, open(work)?);
-    }
-    options += ",redirect_dir=off,metacopy=off,index=off";
-    let options = CString::new(options).map_err(|_| Errno::INVAL)?;
     let mount = || {
         sys::unshare(sys::namespace::MOUNT)?;
-        let all = rustix::mount::MountPropagationFlags::PRIVATE
-            | rustix::mount::MountPropagationFlags::REC;
-        rustix::mount::mount_change(c"/", all)?;
-        rustix::mount::mount(c"overlay", place, c"overlay", MountFlags::empty(), Some(&*options))?;
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        rustix::mount::mount_change(c"/", private)?;
+        // Opened only now: layers must be in the mount table of the one who mounts. Their short
+        // names keep the options below the size of a page.
+        let mut handles = Vec::new();
+        let mut open = |path: &Path| -> Result<String> {
+            let fd = inside::open_dir(path)?;
+            let name = format!("/proc/thread-self/fd/{}", fd.as_raw_fd());
+            handles.push(fd);
+            Ok(name)
+        };
+        let (mut names, mut place) = (Vec::with_capacity(lower.len()), None);
+        for layer in lower.iter().rev() {
+            let Layer::Path(path) = layer else { return Err(Errno::INVAL) };
+            names.push(open(path)?);
+            place = Some(*path);
+        }
+        let place = upper.map(|(_, work)| work).or(place).ok_or(Errno::INVAL)?;
+        let mut options = format!("lowerdir={}", names.join(":"));
+        if let Some((upper, work)) = upper {
+            options += &format!(",upperdir={},workdir={},volatile", open(upper)?, open(work)?);
+        }
+        options += ",redirect_dir=off,metacopy=off,index=off";
+        let options = CString::new(options).map_err(|_| Errno::INVAL)?;
+        let flags = MountFlags::empty();
+        rustix::mount::mount(c"overlay", place, c"overlay", flags, Some(&*options))?;
         clone_tree(inside::HERE, place, false)
     };
     let mount = std::thread::scope(|scope| scope.spawn(mount).join().unwrap_or(Err(Errno::IO)))?;

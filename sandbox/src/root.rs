@@ -39,14 +39,16 @@ pub(crate) fn make(
         stubs
     };
     let mut layers = Layers { lower: paths(lower), upper: upper.map(|upper| (upper, work)) };
-    complete(&mut layers, stub_layer.as_fd(), empty.as_fd(), !stubs.is_empty());
+    let in_memory = [Layer::Handle(stub_layer.as_fd()), Layer::Handle(empty.as_fd())];
+    complete(&mut layers, in_memory, !stubs.is_empty());
     let error = match overlay::overlay(&layers, attrs) {
         Err(error) if !stubs.is_empty() || lower.is_empty() => error,
         result => return result,
     };
 
     // Before Linux 6.15 a layer must be in the mount table, so these go to the disk.
-    let (Ok(stub_layer), Ok(empty)) = (on_disk(work, "stubs"), on_disk(work, "empty")) else {
+    let [stub_path, empty_path, inner] = ["stubs", "empty", "work"].map(|name| work.join(name));
+    let (Ok(stub_layer), Ok(empty)) = (on_disk(&stub_path), on_disk(&empty_path)) else {
         return Err(error);
     };
     {
@@ -54,14 +56,13 @@ pub(crate) fn make(
         fill(view.as_fd(), stub_layer.as_fd(), &stubs)?;
     }
     // Not `work` itself, which may not contain a layer.
-    let inner = work.join("work");
-    match on_disk(work, "work") {
+    match on_disk(&inner) {
         // Overlayfs makes one of this name in the directory it is given, here in the first try.
         Ok(_) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(SandboxError::path("create", &inner, errno)),
     }
     let mut layers = Layers { lower: paths(lower), upper: upper.map(|it| (it, inner.as_path())) };
-    complete(&mut layers, stub_layer.as_fd(), empty.as_fd(), !stubs.is_empty());
+    complete(&mut layers, [Layer::Path(&stub_path), Layer::Path(&empty_path)], !stubs.is_empty());
     overlay::overlay(&layers, attrs).map_err(|_| error)
 }
 
@@ -71,21 +72,16 @@ fn paths<'a>(lower: &[&'a Path]) -> Vec<Layer<'a>> {
 
 /// Adds the stubs on top, and an empty layer where there would be fewer than overlayfs accepts: one
 /// below an upper directory, else two.
-fn complete<'a>(
-    layers: &mut Layers<'a>,
-    stub_layer: BorrowedFd<'a>,
-    empty: BorrowedFd<'a>,
-    has_stubs: bool,
-) {
+fn complete<'a>(layers: &mut Layers<'a>, [stub_layer, empty]: [Layer<'a>; 2], has_stubs: bool) {
     let n_needed = if layers.upper.is_some() { 1 } else { 2 };
     if has_stubs {
-        layers.lower.push(Layer::Handle(stub_layer));
+        layers.lower.push(stub_layer);
     }
     if layers.lower.len() < n_needed {
-        layers.lower.insert(0, Layer::Handle(empty));
+        layers.lower.insert(0, empty);
     }
     if layers.lower.len() < n_needed {
-        layers.lower.insert(0, Layer::Handle(stub_layer));
+        layers.lower.insert(0, stub_layer);
     }
 }
 
@@ -104,10 +100,9 @@ fn layers_in_memory() -> Result<(OwnedFd, OwnedFd, OwnedFd), SandboxError> {
     make().map_err(|errno: Errno| SandboxError::setup("make a layer in memory", errno))
 }
 
-fn on_disk(work: &Path, name: &str) -> rustix::io::Result<OwnedFd> {
-    let path = work.join(name);
-    rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755))?;
-    inside::open_dir(&path)
+fn on_disk(path: &Path) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::mkdir(path, Mode::from_raw_mode(0o755))?;
+    inside::open_dir(path)
 }
 
 fn fill(view: BorrowedFd<'_>, layer: BorrowedFd<'_>, stubs: &[Stub]) -> Result<(), SandboxError> {

@@ -330,6 +330,43 @@ fn privileged_nothing_of_kiln_reaches_the_process() {
     }
 }
 
+/// Not a test by itself: the process that [`privileged_dies_with_kiln`] kills.
+#[test]
+fn privileged_victim() {
+    if std::env::var_os("SANDBOX_TEST_VICTIM").is_some() {
+        let it = Fixture::new();
+        let child = sandbox::spawn(&it.spec(["/bin/sh", "-c", "sleep 100 & sleep 100"])).unwrap();
+        println!("started {}", child.pid());
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn privileged_dies_with_kiln() {
+    use std::io::BufRead;
+
+    let mut victim = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["privileged_victim", "--exact", "--nocapture"])
+        .env("SANDBOX_TEST_VICTIM", "1")
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = std::io::BufReader::new(victim.stdout.take().unwrap()).lines();
+    let find = |line: String| Some(line.split_once("started ")?.1.to_owned());
+    let pid = lines.map_while(Result::ok).find_map(find).unwrap();
+    let init = format!("/proc/{}", pid.trim());
+    assert!(Path::new(&init).exists());
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    let gone = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        // Its new parent may take a while to wait for it.
+        let state = fs::read_to_string(format!("{init}/stat")).unwrap_or_default();
+        state.is_empty() || state.contains(") Z ")
+    });
+    assert!(gone);
+}
+
 #[test]
 fn privileged_users() {
     let it = Fixture::new();
