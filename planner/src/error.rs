@@ -1,6 +1,6 @@
 //! Every way a request and a Dockerfile can fail to become a plan.
 
-use alloc::string::String;
+use alloc::{boxed::Box, string::String};
 
 use parser::span::Span;
 
@@ -10,8 +10,8 @@ use crate::{expand::ExpandError, mode::ModeError};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind}")]
 pub struct PlanError {
-    /// What is wrong.
-    pub kind: PlanErrorKind,
+    /// What is wrong; boxed, since results are far more often good than bad.
+    pub kind: Box<PlanErrorKind>,
     /// The bytes to underline.
     pub span: Span,
     /// What to do about it.
@@ -93,7 +93,7 @@ pub enum PlanErrorKind {
 impl PlanError {
     /// Makes an error without a hint.
     pub fn new(kind: PlanErrorKind, span: Span) -> Self {
-        Self { kind, span, hint: None }
+        Self { kind: Box::new(kind), span, hint: None }
     }
 
     /// Adds what to do about it.
@@ -106,7 +106,7 @@ impl PlanError {
     /// A name for this kind of error that never changes, for tests, scripts, and documentation.
     pub fn code(&self) -> &'static str {
         use PlanErrorKind::*;
-        match self.kind {
+        match *self.kind {
             NoStages => "no-stages",
             Expand { .. } => "expansion",
             BlankBaseName { .. } => "blank-base-name",

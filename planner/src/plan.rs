@@ -275,6 +275,7 @@ pub struct CopyOp {
 
 /// One source of a copy.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there are few of them, and nearly all are `Paths`")]
 pub enum CopyItem {
     /// Paths in a tree.
     Paths {

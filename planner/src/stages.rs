@@ -495,7 +495,7 @@ pub(crate) fn sources(instruction: &Instruction) -> Vec<Text> {
             .iter()
             .filter_map(|mount| {
                 let from = mount.fields.iter().rev().find(|(key, _)| key == "from")?.1.clone()?;
-                (!from.is_empty()).then(|| Text { value: from, span: mount.text.span })
+                (!from.is_empty()).then_some(Text { value: from, span: mount.text.span })
             })
             .collect(),
         _ => Vec::new(),
@@ -677,7 +677,7 @@ pub(crate) fn last_stage_name(dockerfile: &Dockerfile) -> Option<&str> {
 pub(crate) fn default_args(request: &Request, last_stage: Option<&str>) -> Variables {
     let mut args = Variables::default();
     for (prefix, platform) in [("BUILD", &request.build_platform), ("TARGET", &request.platform)] {
-        args.set(&format!("{prefix}PLATFORM"), &platform.to_string());
+        args.set(&format!("{prefix}PLATFORM"), &platform.format_all());
         args.set(&format!("{prefix}OS"), &platform.os);
         args.set(&format!("{prefix}OSVERSION"), &platform.os_version);
         args.set(&format!("{prefix}ARCH"), &platform.architecture);
