@@ -38,7 +38,7 @@ struct Staging {
 impl Staging {
     fn mount(&mut self) -> rustix::io::Result<&OwnedFd> {
         if self.mount.is_none() {
-            let attrs = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+            let attrs = MountAttrFlags::MOUNT_ATTR_NOSUID;
             self.mount = Some(overlay::tmpfs(None, 0o700, attrs)?);
         }
         self.mount.as_ref().ok_or(rustix::io::Errno::INVAL)
@@ -66,6 +66,17 @@ impl Staging {
         devices::make_node(self.mount()?, &name, FileType::CharacterDevice, 0o666, device)?;
         Ok(What::Staged(name))
     }
+}
+
+const SHM: &str = "/dev/shm";
+
+/// How large `/dev/shm` is, in bytes: as a mount of the caller's says, or as the description does.
+pub(crate) fn shm_size(spec: &Spec) -> Option<u64> {
+    let own = spec.mounts.iter().rev().find_map(|mount| match mount {
+        Mount::Tmpfs { target, size, .. } if target == Path::new(SHM) => Some(*size),
+        _ => None,
+    });
+    own.unwrap_or(Some(spec.shm_size.unwrap_or(64 << 20)))
 }
 
 /// Makes all mounts ready. With `no_devices`, device nodes work on none of them but the standard
@@ -103,6 +114,8 @@ pub(crate) fn plan(spec: &Spec, no_devices: bool) -> Result<Plan, SandboxError> 
         let place = |is_dir| Place { path: path.clone(), is_dir, mask: false };
         let failed = |error: std::io::Error| SandboxError::path("prepare the mount", &shown, error);
         match mount {
+            // It takes the place of the standard one, see `shm_size`.
+            Mount::Tmpfs { target, .. } if target == Path::new(SHM) => {}
             Mount::Tmpfs { size, mode, .. } => {
                 let attrs = MountAttrFlags::MOUNT_ATTR_NOSUID
                     | MountAttrFlags::MOUNT_ATTR_NODEV
@@ -113,7 +126,12 @@ pub(crate) fn plan(spec: &Spec, no_devices: bool) -> Result<Plan, SandboxError> 
             }
             Mount::File { content, mode, uid, gid, .. } => {
                 let what = staging.add_file(content, *mode, (*uid, *gid)).map_err(failed)?;
-                plan.push(place(false), what, read_only_file, false)?;
+                // A script may be run, a secret may not.
+                let attrs = match mode & 0o111 {
+                    0 => read_only_file,
+                    _ => read_only_file & !mount_attr::NOEXEC,
+                };
+                plan.push(place(false), what, attrs, false)?;
             }
             Mount::Bind { source, access, .. } => {
                 let (what, is_dir) = bind(source, access)?;

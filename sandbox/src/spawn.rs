@@ -104,8 +104,7 @@ fn prepare(spec: &Spec) -> Result<Prepared, SandboxError> {
     let no_code = MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let shm =
-        overlay::tmpfs(Some(spec.shm_size.unwrap_or(64 << 20)), 0o1777, no_code).map_err(made)?;
+    let shm = overlay::tmpfs(mounts::shm_size(spec), 0o1777, no_code).map_err(made)?;
     let read_only = no_code | MountAttrFlags::MOUNT_ATTR_RDONLY;
     let empty = overlay::tmpfs(Some(0), 0o755, read_only).map_err(made)?;
 

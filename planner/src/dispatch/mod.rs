@@ -242,7 +242,7 @@ fn empty_config(platform: &image::Platform) -> ImageConfig {
         variant: platform.variant.clone(),
         config: RunConfig {
             env: if platform.os == "windows" { Vec::new() } else { vec![DEFAULT_PATH.to_owned()] },
-            working_dir: String::from("/"),
+            working_dir: String::from(if platform.os == "windows" { "\\" } else { "/" }),
             ..RunConfig::default()
         },
         ..ImageConfig::default()
