@@ -1,0 +1,215 @@
+//! The streams, the terminal and the signals of this process, connected with those of a container.
+//!
+//! Streams go through pipes, or a terminal of the container's own, and never are the ones of this process: a container cannot read from
+//! the user's terminal through its output, and may open `/dev/stdout` whoever it runs as.
+
+use std::{
+    io::IsTerminal,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags},
+    io::Errno,
+    stdio,
+    termios::{self, OptionalActions, Termios, Winsize},
+};
+use sandbox::{Child, Exit, SandboxError, Stdio};
+use signal_hook::{consts, iterator::Signals};
+
+use crate::{error::RuntimeError, request::RunRequest};
+
+/// Signals that are for the command. What is left out stops, is for kiln itself, or says that kiln is broken.
+const FORWARDED: [i32; 10] = [
+    consts::SIGHUP,
+    consts::SIGINT,
+    consts::SIGQUIT,
+    consts::SIGTERM,
+    consts::SIGUSR1,
+    consts::SIGUSR2,
+    consts::SIGALRM,
+    consts::SIGCONT,
+    consts::SIGIO,
+    consts::SIGWINCH,
+];
+
+/// How many bytes are moved at once: what a pipe holds.
+const BUFFER: usize = 64 << 10;
+
+/// The size of a terminal of which nothing is known.
+const UNKNOWN_SIZE: Winsize = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+
+/// Our side of a container. From when it is made, signals wait for the command.
+pub(crate) struct Attachment {
+    signals: Signals,
+    has_input: bool,
+    has_terminal: bool,
+}
+
+impl Attachment {
+    pub(crate) fn new(request: &RunRequest) -> Result<Self, RuntimeError> {
+        if request.tty && request.interactive && !std::io::stdin().is_terminal() {
+            return Err(RuntimeError::NotATerminal);
+        }
+        let signals = Signals::new(FORWARDED).map_err(|source| RuntimeError::Signals { source })?;
+        Ok(Self { signals, has_input: request.interactive, has_terminal: request.tty })
+    }
+
+    /// What the sandbox has to provide.
+    pub(crate) fn stdio(&self) -> Stdio {
+        match (self.has_terminal, self.has_input) {
+            (true, _) => {
+                let size = window_size();
+                Stdio::Pty { rows: size.ws_row, cols: size.ws_col }
+            }
+            (false, true) => Stdio::Piped,
+            (false, false) => Stdio::Capture,
+        }
+    }
+
+    /// Moves bytes and signals until the command has ended and its output is written.
+    pub(crate) fn run(mut self, child: &Child) -> Result<Exit, RuntimeError> {
+        // Given back when this function is left, and not before all output is written.
+        let _raw = match self.has_terminal && self.has_input {
+            true => Some(RawTerminal::enter()?),
+            false => None,
+        };
+        let terminal = child.take_terminal();
+        let (input, output, errors) =
+            (child.take_stdin(), child.take_stdout(), child.take_stderr());
+        let signals_end = self.signals.handle();
+        let exit = std::thread::scope(|scope| {
+            let (terminal, signals) = (terminal.as_ref(), &mut self.signals);
+            scope.spawn(move || forward_signals(signals, child, terminal));
+            match terminal {
+                Some(terminal) => {
+                    scope.spawn(move || {
+                        if pass_on(terminal.as_fd(), stdio::stdout()).is_err() {
+                            // Nobody looks at the terminal any more; that is what a shell hears of it.
+                            let _ = child.signal(consts::SIGHUP);
+                        }
+                    });
+                    if self.has_input {
+                        scope.spawn(move || pass_input(terminal.as_fd(), child));
+                    }
+                }
+                None => {
+                    if let Some(input) = input {
+                        scope.spawn(move || pass_input(input.as_fd(), child));
+                    }
+                    for (from, to) in [(output, stdio::stdout()), (errors, stdio::stderr())] {
+                        // When our side cannot be written to, the pipe is closed: the command hears of it as if it wrote itself.
+                        scope.spawn(move || from.map(|from: OwnedFd| pass_on(from.as_fd(), to)));
+                    }
+                }
+            }
+            let exit = child.wait();
+            signals_end.close();
+            exit
+        });
+        exit.map_err(|error: SandboxError| error.into())
+    }
+}
+
+/// Sends what arrives to the command. The window's size goes to its terminal, if it has one.
+fn forward_signals(signals: &mut Signals, child: &Child, terminal: Option<&OwnedFd>) {
+    for signal in signals.forever() {
+        match terminal {
+            Some(terminal) if signal == consts::SIGWINCH => {
+                let _ = termios::tcsetwinsize(terminal, window_size());
+            }
+            // One that has ended needs no signal.
+            _ => drop(child.signal(signal)),
+        }
+    }
+}
+
+/// The size of the window that we are in.
+fn window_size() -> Winsize {
+    let is_known = |it: &Winsize| it.ws_row > 0 && it.ws_col > 0;
+    let of = |fd: BorrowedFd<'_>| termios::tcgetwinsize(fd).ok().filter(is_known);
+    of(stdio::stdout()).or_else(|| of(stdio::stdin())).unwrap_or(UNKNOWN_SIZE)
+}
+
+/// Moves all of our input to the command, until that has ended. What it has not read by then is lost, as in docker.
+fn pass_input(to: BorrowedFd<'_>, child: &Child) {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let stdin = stdio::stdin();
+        let pidfd = child.pidfd();
+        let mut polled = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(&pidfd, PollFlags::IN)];
+        match rustix::event::poll(&mut polled, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+        if !polled[1].revents().is_empty() {
+            return;
+        }
+        if polled[0].revents().is_empty() {
+            continue;
+        }
+        match rustix::io::read(stdin, &mut *buffer) {
+            Ok(0) => return,
+            Ok(n_bytes) => {
+                if write_all(to, &buffer[..n_bytes]).is_err() {
+                    return;
+                }
+            }
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Moves all that comes, to its end. The end of a terminal is `EIO`.
+fn pass_on(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        match rustix::io::read(from, &mut *buffer) {
+            Ok(0) | Err(Errno::IO) => return Ok(()),
+            Ok(n_bytes) => write_all(to, &buffer[..n_bytes])?,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> rustix::io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(to, bytes) {
+            Ok(n_bytes) => bytes = &bytes[n_bytes..],
+            Err(Errno::INTR) => {}
+            // Somebody who shares our output has made it so that it does not wait.
+            Err(Errno::AGAIN) => {
+                rustix::event::poll(&mut [PollFd::new(&to, PollFlags::OUT)], None).map(drop)?;
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Our terminal in raw mode: each key goes to the container, Ctrl-C too.
+struct RawTerminal {
+    before: Termios,
+}
+
+impl RawTerminal {
+    fn enter() -> Result<Self, RuntimeError> {
+        let failed =
+            |action| move |errno: Errno| RuntimeError::Terminal { action, source: errno.into() };
+        let before = termios::tcgetattr(stdio::stdin()).map_err(failed("read the settings of"))?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        termios::tcsetattr(stdio::stdin(), OptionalActions::Now, &raw)
+            .map_err(failed("change the settings of"))?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        // A terminal that has gone away needs no settings.
+        let _ = termios::tcsetattr(stdio::stdin(), OptionalActions::Drain, &self.before);
+    }
+}

@@ -1,0 +1,113 @@
+//! What is asked for: plain data, as `docker run` takes it.
+
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
+
+use sandbox::{Capabilities, CgroupLimits, Network, Seccomp};
+
+/// A container to run. The default is what an image without any option gets.
+#[derive(Debug, Clone)]
+pub struct RunRequest {
+    /// Its name, unique among all containers of the store.
+    pub name: Option<String>,
+    /// Remove it when it has ended (`--rm`).
+    pub remove: bool,
+    /// Give it our standard input (`-i`); without it reads nothing.
+    pub interactive: bool,
+    /// Give it a terminal (`-t`).
+    pub tty: bool,
+    /// What to run instead of the image's command; empty for that one.
+    pub command: Vec<OsString>,
+    /// What to run instead of the image's entry point and command; empty text for neither.
+    pub entrypoint: Option<OsString>,
+    /// Variables above those of the image; one without a value is taken away.
+    pub env: Vec<(OsString, Option<OsString>)>,
+    /// The working directory instead of the image's.
+    pub workdir: Option<String>,
+    /// The user instead of the image's.
+    pub user: Option<String>,
+    /// The host name; the first digits of the id if there is none.
+    pub hostname: Option<String>,
+    /// What is shown of the host.
+    pub binds: Vec<Bind>,
+    /// Folders besides those of the image that outlive nothing but restarts (`-v /path`).
+    pub volumes: Vec<PathBuf>,
+    /// File systems in memory.
+    pub tmpfs: Vec<Tmpfs>,
+    /// Forbid writes to the root (`--read-only`).
+    pub read_only: bool,
+    /// What network it sees.
+    pub network: Network,
+    /// Lines for `/etc/hosts`: name and address; the address `host-gateway` is this machine.
+    pub add_hosts: Vec<(String, String)>,
+    /// Size of `/dev/shm` in bytes.
+    pub shm_size: Option<u64>,
+    /// Resource limits: name, soft, hard; -1 is unlimited.
+    pub ulimits: Vec<(String, i64, i64)>,
+    /// Limits of memory, processors, and processes.
+    pub limits: CgroupLimits,
+    /// What it may do as root.
+    pub capabilities: Capabilities,
+    /// Which system calls it may make.
+    pub seccomp: Seccomp,
+    /// Set-user-id programs gain nothing.
+    pub no_new_privs: bool,
+    /// No limits of any kind.
+    pub privileged: bool,
+    /// Labels, which mean nothing to kiln.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Default for RunRequest {
+    fn default() -> Self {
+        Self {
+            name: None,
+            remove: false,
+            interactive: false,
+            tty: false,
+            command: Vec::new(),
+            entrypoint: None,
+            env: Vec::new(),
+            workdir: None,
+            user: None,
+            hostname: None,
+            binds: Vec::new(),
+            volumes: Vec::new(),
+            tmpfs: Vec::new(),
+            read_only: false,
+            network: Network::Host,
+            add_hosts: Vec::new(),
+            shm_size: None,
+            ulimits: Vec::new(),
+            limits: CgroupLimits::default(),
+            capabilities: Capabilities::Default,
+            seccomp: Seccomp::Default,
+            no_new_privs: false,
+            privileged: false,
+            labels: BTreeMap::new(),
+        }
+    }
+}
+
+/// A path of the host that is shown in the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// The path on the host; a relative one counts from the working directory.
+    pub source: PathBuf,
+    /// The absolute path in the container.
+    pub target: PathBuf,
+    /// Writing fails.
+    pub read_only: bool,
+    /// A source that does not exist becomes a folder (`-v`); else it is an error (`--mount`).
+    pub create: bool,
+}
+
+/// A file system in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tmpfs {
+    /// The absolute path in the container.
+    pub target: PathBuf,
+    /// Its size in bytes; half of the memory if not given.
+    pub size: Option<u64>,
+    /// The mode of its root.
+    pub mode: u32,
+}

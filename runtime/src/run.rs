@@ -1,0 +1,159 @@
+//! An image and a request become a process.
+
+use std::{
+    os::unix::fs::{PermissionsExt, chown},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use cache::{Store, StoreError};
+use image::{DiffId, ImageId, document::ImageConfig, layer::LayerIndex, view::View};
+use sandbox::{Exit, Root, Spec};
+
+use crate::{
+    attach::Attachment,
+    command,
+    container::{self, Container, Draft},
+    error::RuntimeError,
+    files, mounts,
+    request::RunRequest,
+};
+
+/// The image to run, all of whose layers are in the store.
+#[derive(Debug, Clone, Copy)]
+pub struct Image<'a> {
+    /// What to call it.
+    pub name: &'a str,
+    /// The digest of its config.
+    pub id: ImageId,
+    /// Its layers from the bottom up.
+    pub layers: &'a [DiffId],
+    /// Its config.
+    pub config: &'a ImageConfig,
+}
+
+/// Runs a container to its end, with the streams, the terminal and the signals of this process.
+///
+/// `note` hears one sentence of each thing that was asked for and cannot be had, before the command starts.
+///
+/// # Errors
+///
+/// - [`RuntimeError::NoCommand`] and its neighbours for a request that cannot be,
+/// - [`RuntimeError::Store`] if a layer is missing or malformed,
+/// - [`RuntimeError::Sandbox`] if the process cannot be started,
+/// - [`RuntimeError::Io`] for the files of the container.
+///
+/// Nothing of the container is left then.
+pub fn run(
+    store: &Store,
+    image: Image<'_>,
+    request: &RunRequest,
+    note: &mut dyn FnMut(&str),
+) -> Result<Exit, RuntimeError> {
+    // What is certain to fail does so before anything is unpacked.
+    command::merge(&image.config.config, request, "")?;
+    let attachment = Attachment::new(request)?;
+    container::reap(store)?;
+
+    // While this lives, nobody collects the layers that the container stands on.
+    let _lease = store.lease()?;
+    let lower = trees(store, image.layers)?;
+    let view = view(store, image.layers)?;
+    let draft = Draft {
+        name: request.name.as_deref(),
+        image: image.name,
+        image_id: image.id,
+        labels: &request.labels,
+        remove: request.remove,
+    };
+    let mut container = Container::create(store, &draft)?;
+    let hostname =
+        request.hostname.clone().unwrap_or_else(|| container.state().id.short().to_owned());
+    let command = command::merge(&image.config.config, request, &hostname)?;
+    files::write(container.folder(), request, &hostname)?;
+
+    let root = root(&container, lower.clone(), &view)?;
+    let volumes = image.config.config.volumes.keys().map(Path::new);
+    let mut spec = Spec::new(root, &command.args);
+    spec.mounts = mounts::all(&container, request, volumes, &lower, &view)?;
+    drop(view);
+    spec.read_only = request.read_only;
+    spec.env = command.env;
+    spec.cwd = PathBuf::from(command.workdir);
+    spec.create_cwd = true;
+    spec.user = command.user;
+    spec.hostname = hostname;
+    spec.network = request.network;
+    spec.shm_size = request.shm_size;
+    spec.ulimits = request.ulimits.clone();
+    spec.cgroup = request.limits.clone();
+    spec.capabilities = request.capabilities.clone();
+    spec.seccomp = request.seccomp;
+    spec.no_new_privs = request.no_new_privs;
+    spec.privileged = request.privileged;
+    spec.stdio = attachment.stdio();
+
+    let shown = command.args.iter().map(|it| it.to_string_lossy().into_owned()).collect();
+    container.started(shown)?;
+    let child = sandbox::spawn(&spec)?;
+    for text in child.notes() {
+        note(&text);
+    }
+    let exit = attachment.run(&child)?;
+    drop(child);
+    container.ended(exit.shell_status())?;
+    Ok(exit)
+}
+
+/// The unpacked layers; those that are not yet are unpacked side by side.
+fn trees(store: &Store, layers: &[DiffId]) -> Result<Vec<PathBuf>, StoreError> {
+    let mut missing = Vec::new();
+    for layer in layers {
+        if !store.has_tree(layer)? {
+            missing.push(layer);
+        }
+    }
+    let n_threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let work = || {
+            while let Some(layer) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+                store.ensure_tree(layer)?;
+            }
+            Ok::<_, StoreError>(())
+        };
+        let threads: Vec<_> = (1..n_threads).map(|_| scope.spawn(work)).collect();
+        let mut result = work();
+        for thread in threads {
+            result = result.and(match thread.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+        }
+        result
+    })?;
+    layers.iter().map(|it| store.ensure_tree(it)).collect()
+}
+
+fn view(store: &Store, layers: &[DiffId]) -> Result<View, StoreError> {
+    let indexes: Vec<Arc<LayerIndex>> =
+        layers.iter().map(|it| store.index(it)).collect::<Result<_, _>>()?;
+    Ok(View::new(indexes))
+}
+
+/// An overlay whose upper folder looks like the root of the image: that is the one a process sees.
+fn root(container: &Container, lower: Vec<PathBuf>, view: &View) -> Result<Root, RuntimeError> {
+    let (upper, work) = (container.make("upper")?, container.make("work")?);
+    if let Some(node) = view.lookup(b"") {
+        let entry = node.entry;
+        chown(&upper, Some(entry.uid), Some(entry.gid))
+            .map_err(RuntimeError::io("set the owner of", &upper))?;
+        let mode = std::fs::Permissions::from_mode(entry.mode & 0o7777);
+        std::fs::set_permissions(&upper, mode)
+            .map_err(RuntimeError::io("set the mode of", &upper))?;
+    }
+    Ok(Root::Overlay { lower, upper, work })
+}
