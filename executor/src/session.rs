@@ -16,6 +16,7 @@ use crate::{
     context::Context,
     error::ExecutorError,
     event::{Event, Listener, Outcome, TaskId},
+    fetch::Fetches,
     image_source::RemoteLayers,
 };
 
@@ -51,6 +52,7 @@ pub struct Session {
     /// The build's name in the store's logs.
     pub build_id: String,
     pub(crate) remote: RemoteLayers,
+    pub(crate) fetches: Fetches,
     runtime: OnceLock<tokio::runtime::Runtime>,
     next_task: AtomicU32,
 }
@@ -70,6 +72,7 @@ impl Session {
             pull: false,
             build_id: String::new(),
             remote: RemoteLayers::default(),
+            fetches: Fetches::default(),
             runtime: OnceLock::new(),
             next_task: AtomicU32::new(0),
         }

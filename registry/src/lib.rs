@@ -41,5 +41,6 @@ pub use client::{Client, RawDocument, RemoteImage};
 pub use config::{Config, Limits, RegistryConfig};
 pub use error::{Error, Result};
 pub use export::{BlobSink, BlobSource, Export, Named, Verified};
+pub use http::{WebClients, http_date};
 pub use layout::{Found, Layout, LocalImage, read_image, write_layout};
 pub use push::KnownPlaces;

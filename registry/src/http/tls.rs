@@ -112,6 +112,39 @@ impl Clients {
     }
 }
 
+/// HTTP clients for addresses that are no registry's: with the certificates, proxies and time limits that registries get.
+///
+/// They follow no redirect and repeat nothing; both is the caller's to judge.
+pub struct WebClients {
+    clients: Clients,
+}
+
+impl WebClients {
+    /// Prepares the clients. Nothing is read before one is asked for.
+    pub fn new(limits: Limits) -> Self {
+        Self { clients: Clients::new(limits) }
+    }
+
+    /// Returns the client for a request to `url`.
+    ///
+    /// # Errors
+    ///
+    /// If the certificates of the system cannot be read, or there are none.
+    pub fn get(&self, url: &Url) -> Result<Client> {
+        let endpoint = Endpoint {
+            host: url.host_str().unwrap_or_default().to_owned(),
+            prefix: String::new(),
+            credentials: String::new(),
+            mirror_of: None,
+            transport: Transport::Https,
+            ca: Vec::new(),
+            keypair: Vec::new(),
+            tlsconfigdir: Vec::new(),
+        };
+        self.clients.get(&endpoint, url, false)
+    }
+}
+
 /// Makes the TLS settings with checked certificates. Certificates that cannot be understood are passed over: one odd
 /// authority in the bundle of the system must not make all others unusable.
 fn tls_config(endpoint: &Endpoint, own: bool) -> Result<ClientConfig> {

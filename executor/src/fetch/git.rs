@@ -1,0 +1,482 @@
+//! Repositories at a commit.
+//!
+//! Which commit a branch or tag stands for is asked of the server in each build; the files of a commit are fetched once.
+//! Their time is that of the commit, unless the address says `mtime=checkout`, so that they are the same on every machine.
+//!
+//! 1. [`resolve`] finds the commit: `ls-remote`, the checksum.
+//! 2. [`Checkout`] fetches it into a repository without files, then puts the files into a folder, submodules too.
+//! 3. The folder, or the part of it that `subdir` names, becomes a layer.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use planner::{git_url::{GitUrl, Mtime}, plan::GitSource};
+use serde_json::Value;
+
+use super::{
+    Fetched, TIME, files,
+    program::{Place, Program},
+    record, recorded, redacted, secret,
+};
+use crate::{
+    error::ExecutorError,
+    key::KeyBuilder,
+    session::{Session, Task},
+    time::Timestamp,
+};
+
+/// The reference under which a commit without a name is passed on.
+const NAMELESS: &str = "refs/kiln/commit";
+
+macro_rules! args {
+    ($($arg:expr),* $(,)?) => { &[$(OsStr::new($arg)),*][..] };
+}
+
+/// Fetches a commit, or finds what an earlier build fetched.
+pub(super) fn fetch(session: &Session, git: &GitSource, task: &Task<'_>) -> Result<Fetched, ExecutorError> {
+    let source = Source::new(git);
+    source.check()?;
+    if let Some(sha) = source.sure_commit()
+        && let Some(known) = session.store.step(&source.key(sha, &source.reference).finish().0)?
+    {
+        return recorded(session, &known);
+    }
+    let staged = session.store.stage_tree()?;
+    let program = Program {
+        session,
+        remote: source.remote.clone(),
+        header: header(session, &source)?,
+        ssh_config: ssh_config(session, &source, &staged.work())?,
+    };
+    let found = resolve(&program, &source)?;
+    task.log(1, format!("{}\t{}\n", found.sha, found.name).into_bytes());
+    let key = source.key(source.identity(&found), &found.asked).finish();
+    let _lock = session.store.step_lock(&key.0)?;
+    if let Some(known) = session.store.step(&key.0)? {
+        return recorded(session, &known);
+    }
+    let checkout = Checkout {
+        program: &program,
+        source: &source,
+        found: &found,
+        bare: staged.work().join("repository"),
+        files: staged.work().join("files"),
+    };
+    let time = checkout.make()?;
+    let subdir = parser::encode(&source.subdir);
+    let folder = files::open_folder(&checkout.files, &subdir)
+        .map_err(|error| program.error(&format!("`{}` is no folder of the repository: {error}", source.subdir)))?;
+    let keeps_git = source.keeps_git();
+    let mtime = match source.mtime {
+        Mtime::Commit => time,
+        Mtime::Checkout => Timestamp::now().secs,
+    };
+    let blob = session.store.stage_blob()?;
+    let written = files::write_folder(folder, mtime, |name| keeps_git || name != b".git", blob)?;
+    let layer = super::put_layer(session, written)?;
+    let description = format!("git checkout of {} at {}", redacted(&source.remote), found.sha);
+    let record = record(session, key, description, layer, &[(TIME, Value::from(time))])?;
+    recorded(session, &record)
+}
+
+/// What is wanted, with all defaults filled in.
+struct Source {
+    remote: String,
+    scheme: String,
+    host: String,
+    reference: String,
+    checksum: String,
+    subdir: String,
+    keep_git_dir: bool,
+    submodules: bool,
+    fetch_by_commit: bool,
+    mtime: Mtime,
+}
+
+impl Source {
+    fn new(git: &GitSource) -> Self {
+        let url = &git.url;
+        let remote = if url.like_local { format!("https://{}", url.remote) } else { url.remote.clone() };
+        let (scheme, host) = match GitUrl::parse(&remote) {
+            Ok(parsed) => (parsed.scheme, parsed.host),
+            Err(_) => (String::new(), String::new()),
+        };
+        Self {
+            scheme,
+            host,
+            remote,
+            reference: url.reference.clone(),
+            checksum: git.checksum.clone().unwrap_or_default().to_ascii_lowercase(),
+            subdir: url.subdir.trim_matches('/').to_owned(),
+            keep_git_dir: git.keep_git_dir,
+            submodules: url.submodules.unwrap_or(true),
+            fetch_by_commit: url.fetch_by_commit,
+            mtime: url.mtime.unwrap_or(Mtime::Commit),
+        }
+    }
+
+    fn error(&self, message: String) -> ExecutorError {
+        ExecutorError::Git { url: redacted(&self.remote), message }
+    }
+
+    /// Refuses what git would take for something else than it is.
+    fn check(&self) -> Result<(), ExecutorError> {
+        if !matches!(self.scheme.as_str(), "http" | "https" | "ssh" | "git")
+            || self.host.starts_with('-')
+            || self.remote.starts_with('-')
+            || self.remote.contains(char::is_control)
+        {
+            return Err(self.error("it is no address of a repository".to_owned()));
+        }
+        if !self.reference.is_empty() && !is_reference(&self.reference) {
+            return Err(self.error(format!("`{}` is no name of a branch, a tag or a commit", self.reference)));
+        }
+        if !self.checksum.bytes().all(|it| it.is_ascii_hexdigit()) {
+            return Err(self.error(format!("`{}` is no checksum: that of a commit has hexadecimal digits", self.checksum)));
+        }
+        if self.fetch_by_commit && !is_commit(&self.checksum) && !is_commit(&self.reference) {
+            return Err(self.error("fetch-by-commit needs the whole checksum of a commit".to_owned()));
+        }
+        if self.subdir.split('/').any(|it| it == "..") {
+            return Err(self.error(format!("`{}` leads out of the repository", self.subdir)));
+        }
+        if is_commit(&self.reference) && !self.reference.starts_with(&self.checksum) {
+            return Err(self.mismatch(&self.reference));
+        }
+        Ok(())
+    }
+
+    fn mismatch(&self, found: &str) -> ExecutorError {
+        ExecutorError::ChecksumMismatch {
+            url: redacted(&self.remote),
+            expected: self.checksum.clone(),
+            found: found.to_owned(),
+        }
+    }
+
+    /// The commit, where it is known without asking.
+    fn sure_commit(&self) -> Option<&str> {
+        [self.reference.as_str(), self.checksum.as_str()].into_iter().find(|it| is_commit(it))
+    }
+
+    /// Whether `.git` comes along; a part of a repository is none.
+    fn keeps_git(&self) -> bool {
+        self.keep_git_dir && matches!(self.subdir.as_str(), "" | ".")
+    }
+
+    /// What tells the result from others: the tag itself where it is kept, else the commit.
+    fn identity<'a>(&self, found: &'a Commit) -> &'a str {
+        match &found.peeled {
+            Some(peeled) if !self.keeps_git() => peeled,
+            _ => &found.sha,
+        }
+    }
+
+    fn key(&self, sha: &str, asked: &str) -> KeyBuilder {
+        let mut key = KeyBuilder::new("git");
+        key.raw("address", self.remote.as_bytes());
+        key.text("url", &redacted(&self.remote));
+        key.text("commit", sha);
+        key.text("subdir", &self.subdir);
+        key.text("git dir", if self.keeps_git() { asked } else { "" });
+        key.text("keep", if self.keeps_git() { "yes" } else { "no" });
+        key.text("submodules", if self.submodules { "yes" } else { "no" });
+        key.text("mtime", if self.mtime == Mtime::Commit { "commit" } else { "checkout" });
+        key
+    }
+}
+
+/// What a name stands for.
+struct Commit {
+    /// The name as asked for, or the default branch.
+    asked: String,
+    /// The whole reference, or the commit itself if it was asked for.
+    name: String,
+    /// The commit, or the tag with a message.
+    sha: String,
+    /// The commit behind such a tag.
+    peeled: Option<String>,
+}
+
+/// Finds the commit.
+fn resolve(program: &Program<'_>, source: &Source) -> Result<Commit, ExecutorError> {
+    let mut asked = source.reference.clone();
+    if is_commit(&asked) {
+        return Ok(Commit { name: asked.clone(), sha: asked.clone(), asked, peeled: None });
+    }
+    if source.fetch_by_commit {
+        let sha = source.checksum.clone();
+        let name = match asked.as_str() {
+            "" => sha.clone(),
+            it if it.starts_with("refs/") => it.to_owned(),
+            it => format!("refs/heads/{it}"),
+        };
+        return Ok(Commit { asked, name, sha, peeled: None });
+    }
+    if asked.is_empty() {
+        asked = default_branch(program)?;
+    }
+    let peeled_name = format!("{asked}^{{}}");
+    let output = program.run(None, args!["ls-remote", "--", "origin", &asked, &peeled_name])?;
+    let output = String::from_utf8_lossy(&output);
+    let sha_of = |name: &str| {
+        let mut lines = output.lines().filter_map(|it| it.split_once('\t'));
+        lines.find(|(sha, it)| *it == name && is_commit(sha)).map(|(sha, _)| sha.to_owned())
+    };
+    let short = asked.strip_prefix("refs/").unwrap_or(&asked);
+    let head = asked.strip_prefix("refs/heads/").unwrap_or(&asked);
+    let tag = asked.strip_prefix("refs/tags/").unwrap_or(&asked);
+    // Where a branch and a tag have the same name, git checks the branch out.
+    let names = [format!("refs/{short}"), format!("refs/heads/{head}"), format!("refs/tags/{tag}")];
+    let found = names.into_iter().find_map(|name| sha_of(&name).map(|sha| (name, sha)));
+    let Some((name, sha)) = found else {
+        return Err(program.error(&format!("repository does not contain ref {asked}")));
+    };
+    let peeled = sha_of(&format!("{name}^{{}}"));
+    let matches = |it: &str| it.starts_with(&source.checksum);
+    if !matches(&sha) && !peeled.as_deref().is_some_and(matches) {
+        return Err(source.mismatch(peeled.as_deref().unwrap_or(&sha)));
+    }
+    Ok(Commit { asked, name, sha, peeled })
+}
+
+/// Asks for the branch that is checked out if none is named.
+fn default_branch(program: &Program<'_>) -> Result<String, ExecutorError> {
+    let output = program.run(None, args!["ls-remote", "--symref", "--", "origin", "HEAD"])?;
+    let output = String::from_utf8_lossy(&output);
+    let branch = output.lines().find_map(|it| it.strip_prefix("ref: refs/heads/")?.strip_suffix("\tHEAD"));
+    match branch {
+        Some(branch) if is_reference(branch) => Ok(branch.to_owned()),
+        _ => Err(program.error("could not find the default branch of the repository")),
+    }
+}
+
+/// A commit on its way into a folder.
+struct Checkout<'a> {
+    program: &'a Program<'a>,
+    source: &'a Source,
+    found: &'a Commit,
+    bare: PathBuf,
+    files: PathBuf,
+}
+
+impl Checkout<'_> {
+    /// Makes the folder, and returns the time of the commit.
+    fn make(&self) -> Result<i64, ExecutorError> {
+        let failed = |source| ExecutorError::Write { path: self.files.clone(), source };
+        fs::create_dir(&self.files).map_err(failed)?;
+        let bare = Place { git_dir: &self.bare, work_tree: None };
+        self.init(&self.bare, true)?;
+        self.fetch(bare)?;
+        let peel = format!("{}^{{commit}}", self.found.sha);
+        let commit = self.program.line(Some(bare), args!["rev-parse", "--verify", "--end-of-options", &peel])?;
+        let time = self.program.line(Some(bare), args!["log", "-1", "--format=%ct", &commit, "--"])?;
+        let time = time.parse().map_err(|_| self.program.error(&format!("commit {commit} has no time")))?;
+        let own = self.files.join(".git");
+        let place = match self.source.keeps_git() {
+            false => {
+                let place = Place { git_dir: &self.bare, work_tree: Some(&self.files) };
+                self.program.run(Some(place), args!["checkout", "--force", "--detach", &commit, "--"])?;
+                place
+            }
+            true => {
+                let place = Place { git_dir: &own, work_tree: Some(&self.files) };
+                self.clone_kept(bare, place, &commit)?;
+                place
+            }
+        };
+        let has_submodules = self.files.join(".gitmodules").symlink_metadata().is_ok_and(|it| it.is_file());
+        if self.source.submodules && has_submodules {
+            if !self.source.keeps_git() {
+                self.note_remote().map_err(failed)?;
+            }
+            let ended = self.program.run_shallow(
+                place,
+                args!["submodule", "update", "--init", "--recursive", "--depth=1"],
+            )?;
+            if !ended.is_good {
+                return Err(self.program.error(&format!("failed to update submodules: {}", ended.message)));
+            }
+        }
+        if self.source.keeps_git() {
+            // Without the times and inodes of this machine.
+            remove(&own.join("index")).map_err(failed)?;
+            self.program.run(Some(place), args!["read-tree", &commit])?;
+        }
+        Ok(time)
+    }
+
+    fn init(&self, git_dir: &Path, is_bare: bool) -> Result<(), ExecutorError> {
+        let format = if self.found.sha.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
+        let mut args = args!["init", "--quiet", format].to_vec();
+        args.push(OsStr::new(if is_bare { "--bare" } else { "--" }));
+        let folder = git_dir.parent().unwrap_or(git_dir);
+        args.push(if is_bare { git_dir.as_os_str() } else { folder.as_os_str() });
+        self.program.run(None, &args).map(|_| ())
+    }
+
+    /// Fetches the commit into the repository without files.
+    fn fetch(&self, bare: Place<'_>) -> Result<(), ExecutorError> {
+        let Commit { name, sha, .. } = self.found;
+        let is_by_commit = is_commit(name) || self.source.fetch_by_commit;
+        if !is_by_commit {
+            let refspec = format!("+{name}:{name}");
+            let ended = self.program.run_shallow(
+                bare,
+                args!["fetch", "--quiet", "--depth=1", "--no-tags", "--", "origin", &refspec],
+            )?;
+            if !ended.is_good {
+                return Err(self.program.error(&ended.message));
+            }
+            if self.has(bare)? {
+                // It may have moved since it was looked up.
+                self.program.run(Some(bare), args!["update-ref", "--no-deref", name, sha])?;
+                return Ok(());
+            }
+        }
+        let ended = self.program.run_shallow(
+            bare,
+            args!["fetch", "--quiet", "--depth=1", "--no-tags", "--", "origin", sha],
+        )?;
+        if !ended.is_good {
+            // Many servers give only what has a name: the commit may be in the history of something that has one.
+            let all = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
+            self.program.run(Some(bare), args!["fetch", "--quiet", "--", "origin", all[0], all[1]])?;
+        } else if self.source.keeps_git() && !self.source.fetch_by_commit {
+            self.program.run_shallow(bare, args!["fetch", "--quiet", "--depth=1", "--tags", "--", "origin"])?;
+        }
+        if !self.has(bare)? {
+            return Err(self.program.error(&format!("repository does not contain commit {sha}")));
+        }
+        let name = if is_commit(name) { NAMELESS } else { name };
+        self.program.run(Some(bare), args!["update-ref", "--no-deref", name, sha]).map(|_| ())
+    }
+
+    fn has(&self, bare: Place<'_>) -> Result<bool, ExecutorError> {
+        let object = format!("{}^{{commit}}", self.found.sha);
+        Ok(self.program.attempt(Some(bare), args!["cat-file", "-e", &object])?.is_good)
+    }
+
+    /// Writes down the address that those of submodules may be relative to. On a command line others could see it.
+    fn note_remote(&self) -> io::Result<()> {
+        let address = self.source.remote.replace('\\', r"\\").replace('"', "\\\"");
+        let mut config = fs::File::options().append(true).open(self.bare.join("config"))?;
+        writeln!(config, "[remote \"origin\"]\n\turl = \"{address}\"")
+    }
+
+    /// Makes a repository of its own that holds this commit, its name, and nothing of how it came here.
+    fn clone_kept(&self, bare: Place<'_>, place: Place<'_>, commit: &str) -> Result<(), ExecutorError> {
+        let run = |args: &[&OsStr]| self.program.run(Some(place), args).map(|_| ());
+        let Commit { asked, name, peeled, .. } = self.found;
+        self.init(place.git_dir, false)?;
+        let mut address = std::ffi::OsString::from("file://");
+        address.push(bare.git_dir);
+        let refspec = match name.as_str() {
+            it if is_commit(it) => NAMELESS.to_owned(),
+            // A name without `refs/` becomes a branch, also if it is that of a tag, which then comes along.
+            it if peeled.is_none() && !asked.starts_with("refs/") && !asked.is_empty() => {
+                format!("{it}:refs/heads/{asked}")
+            }
+            it => format!("{it}:{it}"),
+        };
+        // By way of a transport: a clone of files could be led to copy other files.
+        let args = args!["fetch", "--quiet", "--update-head-ok", "--depth=1", "--", &address, &refspec];
+        run(args)?;
+        run(args!["checkout", "--force", "--detach", commit, "--"])?;
+        run(args!["remote", "add", "origin", &redacted(&self.source.remote)])?;
+        run(args!["reflog", "expire", "--all", "--expire=now"])?;
+        let fetch_head = place.git_dir.join("FETCH_HEAD");
+        remove(&fetch_head).map_err(|source| ExecutorError::Write { path: fetch_head.clone(), source })
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The header that opens the repository, from the secrets that are given, and the addresses that it is sent to.
+fn header(session: &Session, source: &Source) -> Result<Option<(String, String)>, ExecutorError> {
+    if !matches!(source.scheme.as_str(), "http" | "https") {
+        return Ok(None);
+    }
+    let names = [format!(".{}", source.host), String::new()];
+    for suffix in &names {
+        for (id, is_token) in [("GIT_AUTH_HEADER", false), ("GIT_AUTH_TOKEN", true)] {
+            let Some(text) = secret(session, &format!("{id}{suffix}"))? else { continue };
+            let value = match is_token {
+                true => format!("basic {}", STANDARD.encode(format!("x-access-token:{text}"))),
+                false => text,
+            };
+            // One token opens all that its owner has on the same host, submodules above all.
+            let hosts = ["https://github.com/", "https://www.github.com/"];
+            let scope = hosts.into_iter().find(|it| source.remote.starts_with(it));
+            let scope = scope.map_or_else(|| redacted(&source.remote), str::to_owned);
+            return Ok(Some((scope, format!("Authorization: {value}"))));
+        }
+    }
+    Ok(None)
+}
+
+/// Writes the settings of SSH: the agent that was given and no other key. A host that is known must be the one it was.
+fn ssh_config(session: &Session, source: &Source, folder: &Path) -> Result<Option<PathBuf>, ExecutorError> {
+    if source.scheme != "ssh" {
+        return Ok(None);
+    }
+    let Some(agent) = session.ssh.get("default") else {
+        return Err(ExecutorError::SshNotFound { id: "default".to_owned() });
+    };
+    let mut text = String::from(
+        "BatchMode yes\nConnectTimeout 30\nServerAliveInterval 30\nIdentityFile none\nStrictHostKeyChecking accept-new\n",
+    );
+    let known = folder.join("known_hosts");
+    let mut hosts = format!("UserKnownHostsFile \"{}\"", known.display());
+    if let Some(home) = std::env::var_os("HOME") {
+        hosts.push_str(&format!(" \"{}\"", Path::new(&home).join(".ssh/known_hosts").display()));
+    }
+    text.push_str(&format!("{hosts}\nIdentityAgent \"{}\"\n", agent.display()));
+    let path = folder.join("ssh_config");
+    fs::write(&path, text).map_err(|source| ExecutorError::Write { path: path.clone(), source })?;
+    Ok(Some(path))
+}
+
+/// Whether a text is the whole checksum of a commit, SHA-1 or SHA-256.
+fn is_commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Whether a text can be a reference, and cannot be taken for an option, a pattern or a range.
+fn is_reference(text: &str) -> bool {
+    let is_odd = |it: char| it.is_control() || matches!(it, ' ' | '~' | '^' | ':' | '?' | '*' | '[' | '\\');
+    !text.starts_with(['-', '/', '+'])
+        && !text.ends_with('/')
+        && !text.contains("..")
+        && !text.contains("@{")
+        && !text.contains("//")
+        && !text.contains(is_odd)
+        && !text.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_cannot_be_options() {
+        for good in ["main", "v1.0", "refs/tags/v1", "feature/x-y", "pull/1/head", "ünicode", "a@b"] {
+            assert!(is_reference(good), "{good}");
+        }
+        for bad in ["", "-x", "--upload-pack=sh", "a b", "a:b", "+a", "a..b", "*", "a\nb", "HEAD^", "@{1}", "/a", "a//b"] {
+            assert!(!is_reference(bad), "{bad}");
+        }
+        assert!(is_commit("d1500a9f6b22cbc62a65f0949d511eaf725cf1e6"));
+        assert!(!is_commit("d1500a9f"));
+    }
+}
