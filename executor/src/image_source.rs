@@ -106,6 +106,49 @@ impl Session {
     }
 
     fn remote_fact(&self, name: &ImageRef, platform: &Platform) -> Result<ImageFact, ExecutorError> {
+        let (fact, record) = self.remote_image(name, platform)?;
+        self.store.tag(name, &record)?;
+        Ok(fact)
+    }
+
+    /// Fetches an image from its registry, whatever the store has of it. It gets its name when all of it is here.
+    ///
+    /// # Errors
+    ///
+    /// The registry cannot be asked, has no such image, or something of it is not what its digest says.
+    pub fn pull_image(&self, name: &ImageRef, platform: &Platform) -> Result<ImageRecord, ExecutorError> {
+        let task = self.task(format!("pulling {name}"));
+        let pull = || {
+            let (fact, record) = self.remote_image(name, platform)?;
+            self.ensure_layers(&fact.config.rootfs.diff_ids, Some(&TaskHandle(&task)))?;
+            self.store.tag(name, &record)?;
+            Ok(record)
+        };
+        let result = pull();
+        task.end(result)
+    }
+
+    /// Fetches those layers of an image of the store that are not here: of a base image only what was needed may have come.
+    ///
+    /// # Errors
+    ///
+    /// A layer is not here, and neither is it to be had under `name`.
+    pub fn complete(&self, name: Option<&ImageRef>, image: &PlatformImage) -> Result<(), ExecutorError> {
+        let bytes = self.store.read_blob(&image.manifest.digest, DOCUMENT_LIMIT)?;
+        let what = || format!("manifest {}", image.manifest.digest);
+        let manifest: Manifest =
+            serde_json::from_slice(&bytes).map_err(|source| ExecutorError::Document { what: what(), source })?;
+        if let Some(name) = name {
+            let mut layers = self.remote.layers.lock().unwrap_or_else(PoisonError::into_inner);
+            for (diff_id, blob) in image.layers.iter().zip(manifest.layers).filter(|(it, blob)| blob.digest != it.0) {
+                layers.entry(*diff_id).or_insert((name.clone(), blob));
+            }
+        }
+        self.ensure_layers(&image.layers, None)
+    }
+
+    /// Asks the registry for the documents of an image, and keeps them.
+    fn remote_image(&self, name: &ImageRef, platform: &Platform) -> Result<(ImageFact, ImageRecord), ExecutorError> {
         let image = self.wait(self.client.pull_image(name, platform))??;
         self.note_layers(name, &image.config, &image.parsed, true);
         let manifest = self.store.put_blob(&image.manifest.bytes)?;
@@ -131,8 +174,7 @@ impl Session {
             layers: image.config.rootfs.diff_ids.clone(),
         });
         let created = u64::try_from(Timestamp::now().secs).unwrap_or(0);
-        self.store.tag(name, &ImageRecord { target, platforms, created })?;
-        Ok(ImageFact { manifest, config: image.config })
+        Ok((ImageFact { manifest, config: image.config }, ImageRecord { target, platforms, created }))
     }
 
     /// Notes where the layers of an image can be had. An image that was not pulled has no compressed blobs: of such a one
