@@ -50,14 +50,23 @@ fn run(args: &[OsString]) -> Exit {
         Err(error) => {
             // Help goes to standard output, mistakes to standard error; a closed one changes nothing.
             let _ = error.print();
-            return if error.use_stderr() { Exit::Input } else { Exit::Done };
+            return match error.use_stderr() {
+                true if is_run(args) => Exit::Process(commands::run::OUR_FAULT),
+                true => Exit::Input,
+                false => Exit::Done,
+            };
         }
     };
-    match commands::run(cli) {
+    match commands::execute(cli) {
         Ok(exit) => exit,
         Err(failure) => {
             failure.show();
             failure.exit
         }
     }
+}
+
+/// Whether the command line is one of `kiln run`, whose status 2 would be that of the process.
+fn is_run(args: &[OsString]) -> bool {
+    args.iter().skip(1).find(|it| !it.as_encoded_bytes().starts_with(b"-")).is_some_and(|it| it == "run")
 }

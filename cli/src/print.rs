@@ -10,8 +10,17 @@ use crate::failure::{Failure, Result};
 ///
 /// Fails where it cannot be written for another reason than that nobody reads it, for example a full disk.
 pub fn out(text: &str) -> Result<()> {
+    bytes(text.as_bytes())
+}
+
+/// Writes a result that may be no text, such as paths.
+///
+/// # Errors
+///
+/// As [`out`].
+pub fn bytes(bytes: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(
             anyhow::Error::new(error).context("cannot write to standard output"),
         )),

@@ -82,9 +82,14 @@ impl Session {
                 let _ = self.store.save_stat_cache(folder.path(), &bytes);
             }
         }
+        // Old logs are kept for a while; losing some early or late is no harm.
+        let _ = self.store.keep_logs(N_KEPT_BUILDS);
         Ok(built)
     }
 }
+
+/// The logs of this many builds are kept.
+const N_KEPT_BUILDS: usize = 50;
 
 fn outside(source: ExecutorError) -> StepError {
     StepError { name: "build".to_owned(), span: None, source }
@@ -309,6 +314,15 @@ impl<'a> Execution<'a> {
         Ok((record, false))
     }
 
+    /// The latest time that a layer may hold.
+    pub(crate) fn latest(&self) -> Option<i64> {
+        self.plan.epoch.filter(|_| self.session.clamp_times)
+    }
+
+    pub(crate) fn times(&self) -> copy::Times {
+        copy::Times { now: self.now(), latest: self.latest() }
+    }
+
     /// The time of what a step makes by itself.
     pub(crate) fn now(&self) -> Time {
         let secs = self.plan.epoch.unwrap_or_else(|| Timestamp::now().secs);
@@ -350,7 +364,7 @@ impl<'a> Execution<'a> {
                     false => self.tree(&step.parent, task)?,
                 };
                 task.start();
-                self.write_layer(|out| copy::write_copy(op, &gathered, &trees, &below, self.now(), out))
+                self.write_layer(|out| copy::write_copy(op, &gathered, &trees, &below, self.times(), out))
             })?,
         };
         if let Some((key, recipe)) = fast {
@@ -369,6 +383,7 @@ impl<'a> Execution<'a> {
         key.text("chown", op.chown.as_deref().unwrap_or_default());
         key.text("chmod", &op.chmod.as_ref().map(|it| format!("{it:?}")).unwrap_or_default());
         key.text("epoch", &self.plan.epoch.map(|it| it.to_string()).unwrap_or_default());
+        key.text("latest", &self.latest().map(|it| it.to_string()).unwrap_or_default());
         key.texts("excludes", op.excludes.iter().map(String::as_str));
         for item in &op.items {
             match item {
@@ -424,7 +439,7 @@ impl<'a> Execution<'a> {
         self.once(step, key, || {
             let below = self.tree(&step.parent, task)?;
             task.start();
-            self.write_layer(|out| copy::write_mkdir(op, &below, self.now(), out))
+            self.write_layer(|out| copy::write_mkdir(op, &below, self.times(), out))
         })
     }
 

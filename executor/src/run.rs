@@ -89,6 +89,7 @@ impl Execution<'_> {
         key.text("network", &format!("{:?}", op.network));
         key.text("security", if op.insecure { "insecure" } else { "sandbox" });
         key.text("platform", &step.platform.to_string());
+        key.text("latest", &self.latest().map(|it| it.to_string()).unwrap_or_default());
         key.texts("hosts", op.extra_hosts.iter().map(|(name, _)| name.as_str()));
         key.text("shm", &op.shm_size.map(|it| it.to_string()).unwrap_or_default());
         let ulimits: Vec<String> = op.ulimits.iter().map(|(name, soft, hard)| format!("{name}={soft}:{hard}")).collect();
@@ -183,7 +184,7 @@ impl Execution<'_> {
         let exit = self.run_sandbox(&spec, op, task)?;
         drop(guards);
         check_exit(op, exit)?;
-        let options = cache::PackOptions::default();
+        let options = cache::PackOptions { latest_mtime: self.latest() };
         let index = cache::pack_upper(&staged.upper(), view.view(), &options, std::io::sink())?;
         self.commit(staged, index)
     }
@@ -344,7 +345,7 @@ impl Execution<'_> {
             None => {
                 let begun = std::time::Instant::now();
                 let made = self.write_layer(|out| {
-                    copy::write_copy(&op, &gathered, &trees, &Tree::Empty, self.now(), out)
+                    copy::write_copy(&op, &gathered, &trees, &Tree::Empty, self.times(), out)
                 })?;
                 let layer = made.index.map(|it| it.diff_id);
                 self.session.store.put_step(&StepRecord {
@@ -368,7 +369,7 @@ impl Execution<'_> {
     }
 
     fn run_sandbox(&self, spec: &Spec, op: &RunOp, task: &Task<'_>) -> Result<Ended, ExecutorError> {
-        let log = self.session.store.new_log(&self.session.build_id, &task.id.0.to_string())?;
+        let log = self.session.store.new_log(&self.session.build_id, &task.log_name())?;
         let child = Arc::new(sandbox::spawn(spec)?);
         for note in child.notes() {
             task.warn(note);

@@ -49,6 +49,8 @@ pub struct Session {
     pub n_jobs: usize,
     /// `--pull`: ask the registry even for images that are here.
     pub pull: bool,
+    /// No time in a layer is later than the source date epoch, where one is set.
+    pub clamp_times: bool,
     /// The build's name in the store's logs.
     pub build_id: String,
     pub(crate) remote: RemoteLayers,
@@ -70,6 +72,7 @@ impl Session {
             ssh: BTreeMap::new(),
             n_jobs: std::thread::available_parallelism().map_or(2, usize::from).max(2) * 4,
             pull: false,
+            clamp_times: false,
             build_id: String::new(),
             remote: RemoteLayers::default(),
             fetches: Fetches::default(),
@@ -124,6 +127,14 @@ impl Task<'_> {
             (self.session.listener)(Event::Started { task: self.id, name: self.name.clone() });
             Instant::now()
         });
+    }
+
+    /// A name for the file of its output: its number and the beginning of its name.
+    pub(crate) fn log_name(&self) -> String {
+        let words = self.name.split(']').next_back().unwrap_or_default().trim();
+        let is_plain = |it: char| it.is_ascii_alphanumeric();
+        let slug: String = words.chars().take(40).map(|it| if is_plain(it) { it } else { '-' }).collect();
+        format!("{:03}-{}", self.id.0, slug.trim_matches('-'))
     }
 
     pub(crate) fn log(&self, stream: u8, bytes: Vec<u8>) {

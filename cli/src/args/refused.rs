@@ -76,6 +76,11 @@ impl Table for Build {
 
 const BACKGROUND: &str = "containers run in the foreground so far; use your shell's `&`";
 const PORTS: &str = "containers share the host's network so far, so the port is there already; leave the option away";
+const STREAMS: &str = "output and signals are passed on in any case, and input with `-i`";
+const DEVICES: &str = "devices are docker's default set so far; `--privileged` gives all of the machine's";
+const NAMESPACES: &str = "namespaces are the container's own, but for the network; leave the option away";
+const RESOLVER: &str = "mount a file of your own with `-v FILE:/etc/resolv.conf:ro`";
+const CPUS: &str = "use `--cpus`";
 
 /// `kiln run`.
 #[derive(Debug, Clone, Copy)]
@@ -86,21 +91,33 @@ impl Table for Run {
         RefusedOption { name: "detach", short: Some('d'), takes_value: false, hint: BACKGROUND },
         RefusedOption { name: "publish", short: Some('p'), takes_value: true, hint: PORTS },
         RefusedOption { name: "publish-all", short: Some('P'), takes_value: false, hint: PORTS },
-        RefusedOption { name: "memory", short: Some('m'), takes_value: true, hint: LIMITS },
-        value("cpus", LIMITS),
-        value("pids-limit", LIMITS),
+        RefusedOption { name: "attach", short: Some('a'), takes_value: true, hint: STREAMS },
         value("restart", BACKGROUND),
-        value("mount", "use `-v SOURCE:TARGET[:ro]`"),
-        value("tmpfs", "use `-v` with a directory of a tmpfs of the host"),
-        value("cap-add", "capabilities are docker's default set so far"),
-        value("cap-drop", "capabilities are docker's default set so far"),
-        value("security-opt", "containers have docker's default hardening"),
-        value("device", "devices are docker's default set so far"),
-        value("gpus", "devices are docker's default set so far"),
-        flag(
-            "privileged",
-            "containers have docker's default hardening, and there is no way around it yet",
-        ),
+        value("sig-proxy", STREAMS),
+        value("detach-keys", STREAMS),
+        value("device", DEVICES),
+        value("gpus", DEVICES),
+        value("cgroupns", NAMESPACES),
+        value("ipc", NAMESPACES),
+        value("pid", NAMESPACES),
+        value("userns", NAMESPACES),
+        value("uts", NAMESPACES),
+        value("dns", RESOLVER),
+        value("dns-option", RESOLVER),
+        value("dns-search", RESOLVER),
+        value("ip", PORTS),
+        value("link", PORTS),
+        value("mac-address", PORTS),
+        value("network-alias", PORTS),
+        value("cpu-shares", CPUS),
+        value("cpu-period", CPUS),
+        value("cpu-quota", CPUS),
+        value("cpuset-cpus", CPUS),
+        value("group-add", "use `--user NAME:GROUP`, or put the user into the groups of the image"),
+        value("health-cmd", "health checks are not run yet; leave the option away"),
+        value("stop-signal", "a signal that kiln gets is passed on; send the one you want"),
+        value("sysctl", "the kernel's settings are those of the machine; set it there"),
+        value("volumes-from", "name the paths with `-v SOURCE:TARGET`"),
     ];
 }
 

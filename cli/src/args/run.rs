@@ -6,8 +6,13 @@ use clap::{Args, ValueEnum};
 
 use super::refused;
 use crate::values::{
-    AddHost, Pair, Ulimit, Volume, host::add_host, limit::ulimit, pair::pair, size::size,
-    volume::volume,
+    AddHost, BindMount, Mount, Pair, SecurityOption, TmpfsMount, Ulimit,
+    host::add_host,
+    limit::{cpus, pids, ulimit},
+    mount::{mount, tmpfs, volume},
+    pair::pair,
+    security::security_option,
+    size::size,
 };
 
 /// The arguments of `kiln run`.
@@ -40,9 +45,15 @@ pub struct RunArgs {
     /// The user: `name|uid[:group|gid]`
     #[arg(short, long, value_name = "USER")]
     pub user: Option<String>,
-    /// Show a path of the host in the container
-    #[arg(short, long = "volume", value_name = "SOURCE:TARGET[:ro]", value_parser = volume)]
-    pub volumes: Vec<Volume>,
+    /// Show a path of the host in the container; without a source, make a folder that lives as long as the container
+    #[arg(short, long = "volume", value_name = "[SOURCE:]TARGET[:ro]", value_parser = volume)]
+    pub volumes: Vec<BindMount>,
+    /// The same in docker's long form: `type=bind|tmpfs,source=…,target=…[,readonly]`
+    #[arg(long = "mount", value_name = "MOUNT", value_parser = mount)]
+    pub mounts: Vec<Mount>,
+    /// Make a folder in memory
+    #[arg(long, value_name = "TARGET[:size=…,mode=…]", value_parser = tmpfs)]
+    pub tmpfs: Vec<TmpfsMount>,
     /// Run this instead of the image's entry point
     #[arg(long, value_name = "COMMAND")]
     pub entrypoint: Option<String>,
@@ -67,6 +78,30 @@ pub struct RunArgs {
     /// A limit of processes, for example `nofile=1024:2048`
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]", value_parser = ulimit)]
     pub ulimits: Vec<Ulimit>,
+    /// The most memory it may use
+    #[arg(short, long, value_name = "BYTES", value_parser = size)]
+    pub memory: Option<u64>,
+    /// The most memory and swap together
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    pub memory_swap: Option<u64>,
+    /// How many processors it may use, for example `1.5`
+    #[arg(long, value_name = "NUMBER", value_parser = cpus)]
+    pub cpus: Option<f64>,
+    /// How many processes it may have; -1 is no limit
+    #[arg(long, value_name = "NUMBER", value_parser = pids, allow_negative_numbers = true)]
+    pub pids_limit: Option<i64>,
+    /// Give it a capability
+    #[arg(long, value_name = "CAPABILITY")]
+    pub cap_add: Vec<String>,
+    /// Take a capability away
+    #[arg(long, value_name = "CAPABILITY")]
+    pub cap_drop: Vec<String>,
+    /// Give it all capabilities and devices
+    #[arg(long)]
+    pub privileged: bool,
+    /// `no-new-privileges`, or `seccomp=unconfined`
+    #[arg(long, value_name = "OPTION", value_parser = security_option)]
+    pub security_opt: Vec<SecurityOption>,
     /// Which platform of the image
     #[arg(long, value_name = "PLATFORM")]
     pub platform: Option<String>,
@@ -85,6 +120,15 @@ pub struct RunArgs {
     /// Signals and orphans are taken care of in any case.
     #[arg(long, hide = true)]
     pub init: bool,
+    /// Say nothing of the pull.
+    #[arg(short, long, hide = true)]
+    pub quiet: bool,
+    /// There are no health checks.
+    #[arg(long, hide = true)]
+    pub no_healthcheck: bool,
+    /// Ports are open in any case.
+    #[arg(long, hide = true, value_name = "PORT")]
+    pub expose: Vec<String>,
     /// What docker has besides.
     #[command(flatten)]
     pub refused: refused::Refused<refused::Run>,

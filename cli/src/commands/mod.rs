@@ -7,6 +7,7 @@ pub mod build;
 pub mod completions;
 pub mod images;
 pub mod login;
+pub mod run;
 pub mod system;
 pub mod transfer;
 pub mod version;
@@ -57,7 +58,18 @@ impl Globals {
     ///
     /// Fails where it cannot be opened or made.
     pub fn store(&self) -> Result<Store> {
-        Store::open(&self.store_root(&self.config()?)?).or_failed()
+        self.store_of(&self.config()?)
+    }
+
+    /// Opens the store that this configuration names, and removes what killed containers left in it.
+    ///
+    /// # Errors
+    ///
+    /// Fails where it cannot be opened or made.
+    pub fn store_of(&self, config: &Config) -> Result<Store> {
+        let store = Store::open(&self.store_root(config)?).or_failed()?;
+        runtime::reap(&store).or_failed()?;
+        Ok(store)
     }
 }
 
@@ -66,7 +78,7 @@ impl Globals {
 /// # Errors
 ///
 /// Returns why it ended early.
-pub fn run(cli: Cli) -> Result<Exit> {
+pub fn execute(cli: Cli) -> Result<Exit> {
     let globals = Globals { root: cli.root, around: Surroundings::of_process() };
     match cli.command.flat() {
         Command::Build(args) => build::run(*args, &globals),
@@ -83,11 +95,11 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Info(args) => system::info::run(&args, &globals),
         Command::Version(args) => version::run(&args),
         Command::Completions(args) => completions::run(&args),
-        Command::Run(_) => Err(missing("run")),
-        Command::Save(_) => Err(missing("save")),
+        Command::Run(args) => run::run(*args, &globals),
+        Command::Save(args) => transfer::save::run(&args, &globals),
         Command::Load(args) => transfer::load::run(&args, &globals),
-        Command::Pull(_) => Err(missing("pull")),
-        Command::Push(_) => Err(missing("push")),
+        Command::Pull(args) => transfer::pull::run(&args, &globals),
+        Command::Push(args) => transfer::push::run(&args, &globals),
         Command::System(SystemCommand::Prune(args)) => system::prune::run(&args, &globals),
         // `flat` leaves none of these.
         Command::Image(_) | Command::Builder(_) => Err(missing("this")),

@@ -55,6 +55,30 @@ pub fn ulimit(text: &str) -> Result<Ulimit, String> {
     Ok(Ulimit { name: name.to_owned(), soft, hard })
 }
 
+/// Parses a number of processors.
+///
+/// # Errors
+///
+/// Returns a message that names the text.
+pub fn cpus(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
+        _ => Err(format!("`{text}` is not a number of processors such as `1` or `1.5`")),
+    }
+}
+
+/// Parses a number of processes; -1 and 0 are no limit.
+///
+/// # Errors
+///
+/// Returns a message that names the text.
+pub fn pids(text: &str) -> Result<i64, String> {
+    match text.parse::<i64>() {
+        Ok(value) if value >= -1 => Ok(value),
+        _ => Err(format!("`{text}` is not a number of at least -1")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

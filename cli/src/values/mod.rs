@@ -12,22 +12,24 @@ pub mod call;
 pub mod csv;
 pub mod host;
 pub mod limit;
+pub mod mount;
 pub mod output;
 pub mod pair;
 pub mod secret;
+pub mod security;
 pub mod size;
 pub mod ssh;
-pub mod volume;
 
 pub use annotation::{Annotation, AnnotationKind};
 pub use call::{Call, Format, Question};
 pub use host::AddHost;
 pub use limit::Ulimit;
+pub use mount::{BindMount, Mount, TmpfsMount};
 pub use output::{Compression, Dest, Output, OutputKind};
 pub use pair::Pair;
 pub use secret::{Secret, SecretSource};
+pub use security::SecurityOption;
 pub use ssh::Ssh;
-pub use volume::Volume;
 
 /// Parses a boolean as docker's command line does: `1`, `t`, `true`, `0`, `f`, `false` in their usual capitals.
 ///

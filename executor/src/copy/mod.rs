@@ -25,6 +25,15 @@ use crate::{
     tree::{Node, Tree, lossy},
 };
 
+/// Which times the files of a layer get.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Times {
+    /// That of what a step makes itself.
+    pub now: Time,
+    /// No time is later than this, in seconds since the Unix epoch.
+    pub latest: Option<i64>,
+}
+
 /// What the items of a copy name, with digests.
 pub(crate) struct Gathered {
     items: Vec<GatheredItem>,
@@ -189,14 +198,14 @@ pub(crate) fn write_copy<W: Write>(
     gathered: &Gathered,
     trees: &[Tree],
     below: &Tree,
-    now: Time,
+    times: Times,
     out: W,
 ) -> Result<(W, LayerIndex), ExecutorError> {
     let owner = match &op.chown {
         Some(text) => Some(owner::chown(text, below)?),
         None => None,
     };
-    let owning = Owning { owner, chmod: op.chmod.as_ref(), now };
+    let owning = Owning { owner, chmod: op.chmod.as_ref(), times };
     let mut placement = Placement::new(below, owning);
     let mut spool = archive::Spool::new()?;
     let dest = parser::encode(op.dest.trim_start_matches('/'));
@@ -226,14 +235,14 @@ pub(crate) fn write_copy<W: Write>(
 pub(crate) fn write_mkdir<W: Write>(
     op: &MkdirOp,
     below: &Tree,
-    now: Time,
+    times: Times,
     out: W,
 ) -> Result<(W, LayerIndex), ExecutorError> {
     let owner = match op.user.as_str() {
         "" => None,
         user => Some(owner::user(user, below)?),
     };
-    let mut placement = Placement::new(below, Owning { owner, chmod: None, now });
+    let mut placement = Placement::new(below, Owning { owner, chmod: None, times });
     placement.make_folder(&parser::encode(op.path.trim_start_matches('/')))?;
     write_entries(placement, &[], archive::Spool::new()?, out)
 }
@@ -241,7 +250,7 @@ pub(crate) fn write_mkdir<W: Write>(
 /// Writes all that an archive holds as a layer into `out`.
 pub(crate) fn write_archive<W: Write>(plain: impl Read, out: W) -> Result<(W, LayerIndex), ExecutorError> {
     let below = Tree::Empty;
-    let mut placement = Placement::new(&below, Owning { owner: None, chmod: None, now: Time::default() });
+    let mut placement = Placement::new(&below, Owning { owner: None, chmod: None, times: Times::default() });
     let mut spool = archive::Spool::new()?;
     archive::unpack_into(plain, "the archive", &mut placement, b"", &mut spool)?;
     write_entries(placement, &[], spool, out)

@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use image::entry::{Entry, Kind, Time};
 use planner::mode::Mode;
 
-use super::gather::{Found, Match};
+use super::{
+    Times,
+    gather::{Found, Match},
+};
 use crate::{
     error::ExecutorError,
     tree::{FileId, Node, Tree, components, join, lossy, parent, push_component, resolve},
@@ -41,8 +44,8 @@ pub(crate) struct Owning<'a> {
     pub owner: Option<(u32, u32)>,
     /// `--chmod`.
     pub chmod: Option<&'a Mode>,
-    /// The time of what this step makes itself.
-    pub now: Time,
+    /// Their times.
+    pub times: Times,
 }
 
 /// What a step puts over a tree.
@@ -93,7 +96,7 @@ impl<'a> Placement<'a> {
             _ => target,
         };
         let mut node = self.new_node(Kind::File { size: data.len() as u64 }, 0o644);
-        node.mtime = self.owning.now;
+        node.mtime = self.owning.times.now;
         self.put_file(&target, node, Content::Inline(data))
     }
 
@@ -193,7 +196,8 @@ impl<'a> Placement<'a> {
                 }
             }
             let (mode, uid, gid, mtime, xattrs) = (node.mode, node.uid, node.gid, node.mtime, node.xattrs);
-            let mtime = Time { secs: mtime.secs, nanos: 0 };
+            let secs = self.owning.times.latest.map_or(mtime.secs, |latest| mtime.secs.min(latest));
+            let mtime = Time { secs, nanos: 0 };
             entries.push((Entry { path, kind, mode, uid, gid, mtime, xattrs }, content));
         }
         Ok(entries)
@@ -244,7 +248,7 @@ impl<'a> Placement<'a> {
         let (uid, gid) = self.owning.owner.unwrap_or((0, 0));
         let is_dir = matches!(kind, Kind::Directory);
         let mode = self.owning.chmod.map_or(mode, |it| it.apply(mode, is_dir));
-        Node { kind, mode, uid, gid, mtime: self.owning.now, xattrs: BTreeMap::new(), file_id: None }
+        Node { kind, mode, uid, gid, mtime: self.owning.times.now, xattrs: BTreeMap::new(), file_id: None }
     }
 
     /// Makes the folder that `dest` stands in, or `dest` itself if it ends in a slash.

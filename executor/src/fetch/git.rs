@@ -15,6 +15,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use cache::{StepKey, StepRecord};
 use planner::{git_url::{GitUrl, Mtime}, plan::GitSource};
 use serde_json::Value;
 
@@ -41,8 +42,9 @@ macro_rules! args {
 pub(super) fn fetch(session: &Session, git: &GitSource, task: &Task<'_>) -> Result<Fetched, ExecutorError> {
     let source = Source::new(git);
     source.check()?;
-    if let Some(sha) = source.sure_commit()
-        && let Some(known) = session.store.step(&source.key(sha, &source.reference).finish().0)?
+    let sure = source.sure_key();
+    if let Some((key, _)) = &sure
+        && let Some(known) = session.store.step(key)?
     {
         return recorded(session, &known);
     }
@@ -58,6 +60,7 @@ pub(super) fn fetch(session: &Session, git: &GitSource, task: &Task<'_>) -> Resu
     let key = source.key(source.identity(&found), &found.asked).finish();
     let _lock = session.store.step_lock(&key.0)?;
     if let Some(known) = session.store.step(&key.0)? {
+        remember_sure(session, sure, &known)?;
         return recorded(session, &known);
     }
     let checkout = Checkout {
@@ -81,7 +84,20 @@ pub(super) fn fetch(session: &Session, git: &GitSource, task: &Task<'_>) -> Resu
     let layer = super::put_layer(session, written)?;
     let description = format!("git checkout of {} at {}", redacted(&source.remote), found.sha);
     let record = record(session, key, description, layer, &[(TIME, Value::from(time))])?;
+    remember_sure(session, sure, &record)?;
     recorded(session, &record)
+}
+
+/// Notes what a name was found to stand for: with its whole checksum it need not be asked for again.
+fn remember_sure(
+    session: &Session,
+    sure: Option<(StepKey, Value)>,
+    record: &StepRecord,
+) -> Result<(), ExecutorError> {
+    match sure {
+        Some((key, _)) if key != record.key => Ok(session.store.put_step(&StepRecord { key, ..record.clone() })?),
+        _ => Ok(()),
+    }
 }
 
 /// What is wanted, with all defaults filled in.
@@ -159,9 +175,14 @@ impl Source {
         }
     }
 
-    /// The commit, where it is known without asking.
-    fn sure_commit(&self) -> Option<&str> {
-        [self.reference.as_str(), self.checksum.as_str()].into_iter().find(|it| is_commit(it))
+    /// The key of the result, where it is known without asking the server.
+    fn sure_key(&self) -> Option<(StepKey, Value)> {
+        if is_commit(&self.reference) {
+            return Some(self.key(&self.reference, &self.reference).finish());
+        }
+        let mut key = self.key(&self.checksum, &self.reference);
+        key.text("checked", &self.reference);
+        is_commit(&self.checksum).then(|| key.finish())
     }
 
     /// Whether `.git` comes along; a part of a repository is none.

@@ -26,7 +26,7 @@ use super::{FileId, Node, join, lossy};
 use crate::error::ExecutorError;
 
 /// A local folder as a tree.
-pub struct Folder {
+pub(crate) struct Folder {
     root: OwnedFd,
     path: PathBuf,
     ignore: Patterns,
@@ -71,7 +71,7 @@ impl Folder {
     /// # Errors
     ///
     /// [`ExecutorError::OpenContext`] if it is no folder that can be opened, [`ExecutorError::BadPattern`].
-    pub fn open_root(path: &Path, patterns: Vec<String>, cache: Option<&[u8]>) -> Result<Self, ExecutorError> {
+    pub(crate) fn open_root(path: &Path, patterns: Vec<String>, cache: Option<&[u8]>) -> Result<Self, ExecutorError> {
         let ignore = Patterns::new(&patterns)
             .map_err(|error| ExecutorError::BadPattern { pattern: error.to_string() })?;
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::PATH;
@@ -83,7 +83,7 @@ impl Folder {
     }
 
     /// The folder's path.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -98,7 +98,7 @@ impl Folder {
     }
 
     /// Returns the cache of hashes to keep for the next build; nothing if it did not change.
-    pub fn save(&self) -> Option<Vec<u8>> {
+    pub(crate) fn save(&self) -> Option<Vec<u8>> {
         let hashes = self.hashes.lock().ok()?;
         if !hashes.is_changed {
             return None;

@@ -9,12 +9,13 @@ use std::{
 use anyhow::anyhow;
 use executor::{
     ArchiveFormat, Built, Context, ExecutorError, ExportOptions, Secret, Session, StepError,
-    event::Listener,
+    event::{Event, Listener},
 };
 use image::{ImageRef, compress, document::Descriptor};
 use planner::{
     facts::Facts,
     git_url::GitRef,
+    lint::{Images, Subject, Warning},
     plan::{GitSource, HttpSource, Plan},
     request::Request,
 };
@@ -23,12 +24,14 @@ use registry::{Client, Credentials};
 use super::{
     input::{self, Dockerfile},
     job::Job,
+    lint,
     report::{Finished, FinishedImage},
 };
 use crate::{
     commands::Globals,
     exit::Exit,
     failure::{Failure, OrFail, Result},
+    progress::Mode,
     render::{self, Diagnostic, Severity, Source},
     values::{AnnotationKind, Compression, Dest, Output, OutputKind, SecretSource},
 };
@@ -36,41 +39,47 @@ use crate::{
 /// Dockerfiles and ignore files are never longer.
 const LARGEST_FILE: u64 = 16 << 20;
 
-/// Builds.
+/// Builds. What the lint finds is added to `warnings`, also where the build fails.
 ///
 /// # Errors
 ///
 /// Fails where the Dockerfile is wrong or a step failed.
-pub fn execute(job: &mut Job, globals: &Globals, listener: Listener) -> Result<Finished> {
-    let session = session(job, globals, listener)?;
+pub fn execute(
+    job: &mut Job,
+    globals: &Globals,
+    listener: Listener,
+    warnings: &mut Vec<Warning>,
+) -> Result<Finished> {
+    with_session(job, globals, listener, |job, session| build(job, session, warnings))
+}
+
+/// Works with a session that Ctrl-C stops.
+///
+/// # Errors
+///
+/// Fails where the work does, or there can be no session.
+pub fn with_session<T>(
+    job: &mut Job,
+    globals: &Globals,
+    listener: Listener,
+    work: impl FnOnce(&mut Job, &mut Session) -> Result<T>,
+) -> Result<T> {
+    let mut session = session(job, globals, listener)?;
     let cancel = session.cancel.clone();
     crate::signals::on_interrupt(move || cancel.cancel());
-    let built = build(job, session);
+    let done = work(job, &mut session);
     if crate::signals::was_interrupted() {
-        return Err(built
+        return Err(done
             .err()
             .unwrap_or_else(|| Failure::failed(anyhow!("canceled")))
             .exit(Exit::Interrupted));
     }
-    built
+    done
 }
 
-fn build(job: &mut Job, mut session: Session) -> Result<Finished> {
-    let (name, text) = contexts(job, &mut session)?;
+fn build(job: &mut Job, session: &mut Session, warnings: &mut Vec<Warning>) -> Result<Finished> {
+    let Planned { name, text, facts, plans } = planned(job, session, warnings)?;
     let source = Source { name: &name, text: &text };
-    let (dockerfile, mistakes) = parser::parse(&text);
-    if !mistakes.is_empty() {
-        return Err(shown(
-            source,
-            &mistakes.iter().map(Diagnostic::from).collect::<Vec<_>>(),
-            Exit::Input,
-        ));
-    }
-    let mut facts = Facts::default();
-    let mut plans = Vec::new();
-    for request in &job.requests {
-        plans.push(plan(source, &dockerfile, request, &mut facts, &mut session)?);
-    }
     let missing = session.missing_sources(&plans);
     if !missing.is_empty() {
         let of_step = |it: &StepError| Diagnostic { span: it.span, ..of_executor(&it.source) };
@@ -78,8 +87,64 @@ fn build(job: &mut Job, mut session: Session) -> Result<Finished> {
         return Err(shown(source, &diagnostics, Exit::Failed));
     }
     let images = session.build(&plans, &facts).map_err(|error| step_failure(source, &error))?;
-    let image = write_outputs(job, &session, &images)?;
+    let image = write_outputs(job, session, &images)?;
     Ok(Finished { image, build: Some(session.build_id.clone()) })
+}
+
+/// What is to be done, and how it is known.
+#[derive(Debug)]
+pub struct Planned {
+    /// What to call the Dockerfile.
+    pub name: String,
+    /// The Dockerfile.
+    pub text: String,
+    /// What was looked up.
+    pub facts: Facts,
+    /// A plan for each request.
+    pub plans: Vec<Plan>,
+}
+
+/// Plans. What the lint finds is added to `warnings`, also where there is no plan.
+///
+/// # Errors
+///
+/// Fails where the Dockerfile is wrong, or a base image cannot be had.
+pub fn planned(
+    job: &mut Job,
+    session: &mut Session,
+    warnings: &mut Vec<Warning>,
+) -> Result<Planned> {
+    let Opened { name, text, ignored } = contexts(job, session)?;
+    let source = Source { name: &name, text: &text };
+    let (dockerfile, mistakes) = parser::parse(&text);
+    let mut facts = Facts { ignored, ..Facts::default() };
+    let plans: Result<Vec<Plan>> = match mistakes.is_empty() {
+        true => {
+            let plan = |it| plan(source, &dockerfile, it, &mut facts, session);
+            job.requests.iter().map(plan).collect()
+        }
+        false => {
+            let diagnostics: Vec<Diagnostic> = mistakes.iter().map(Diagnostic::from).collect();
+            Err(shown(source, &diagnostics, Exit::Input))
+        }
+    };
+    let subject = Subject {
+        dockerfile: &dockerfile,
+        diagnostics: &mistakes,
+        text: &text,
+        request: &job.requests[0],
+        ignored: &facts.ignored,
+        images: &Images::new(),
+    };
+    warnings.extend(lint::of_build(&subject, &job.requests, &facts, plans.is_err()));
+    if job.progress.resolved() == Mode::Rawjson {
+        for warning in warnings.iter() {
+            (session.listener)(Event::Warning { task: None, message: lint::line(warning) });
+        }
+    }
+    let plans = plans?;
+    lint::refuse(&subject, warnings)?;
+    Ok(Planned { name, text, facts, plans })
 }
 
 fn session(job: &Job, globals: &Globals, listener: Listener) -> Result<Session> {
@@ -92,6 +157,8 @@ fn session(job: &Job, globals: &Globals, listener: Listener) -> Result<Session> 
     let mut session = Session::new(store, client);
     session.listener = listener;
     session.pull = job.pull;
+    session.clamp_times =
+        job.reproducible || job.outputs.iter().any(|it| it.rewrite_timestamp == Some(true));
     session.build_id = crate::time::build_id();
     if let Some(n_jobs) = job.jobs {
         session.n_jobs = n_jobs.get();
@@ -132,13 +199,29 @@ fn session(job: &Job, globals: &Globals, listener: Listener) -> Result<Session> 
     Ok(session)
 }
 
-/// Opens the main context, and returns the Dockerfile's name and text.
-fn contexts(job: &mut Job, session: &mut Session) -> Result<(String, String)> {
+/// What was read of the main context.
+#[derive(Debug)]
+pub struct Opened {
+    /// What to call the Dockerfile.
+    pub name: String,
+    /// The Dockerfile.
+    pub text: String,
+    /// The patterns of the ignore file.
+    pub ignored: Vec<String>,
+}
+
+/// Opens the main context and reads the Dockerfile.
+///
+/// # Errors
+///
+/// Fails where one of them cannot be read.
+pub fn contexts(job: &mut Job, session: &mut Session) -> Result<Opened> {
+    let mut ignored = Vec::new();
     let context = match std::mem::replace(&mut job.input.context, input::Context::Empty) {
         input::Context::Empty => Context::empty(),
         input::Context::Directory(path) => {
-            let patterns = ignore_patterns(&job.input.dockerfile, &path)?;
-            Context::folder(session, &path, patterns).map_err(failed)?
+            ignored = ignore_patterns(&job.input.dockerfile, &path)?;
+            Context::folder(session, &path, ignored.clone()).map_err(failed)?
         }
         input::Context::Archive(input) => {
             Context::archive(session, input).map_err(failed)?
@@ -167,7 +250,7 @@ fn contexts(job: &mut Job, session: &mut Session) -> Result<(String, String)> {
         },
     };
     session.contexts.insert("context".to_owned(), context);
-    Ok((name, parser::decode(&bytes)))
+    Ok(Opened { name, text: parser::decode(&bytes), ignored })
 }
 
 fn remote_context(session: &Session, url: &str) -> Result<Context> {
@@ -365,7 +448,7 @@ fn options(job: &Job, output: &Output) -> ExportOptions {
 }
 
 /// Writes to standard output, or to a file that gets its name when it is whole.
-fn to_file(
+pub(crate) fn to_file(
     dest: Option<&Dest>,
     write: impl FnOnce(&mut dyn Write) -> std::result::Result<(), ExecutorError>,
 ) -> Result<()> {
@@ -419,11 +502,12 @@ fn step_failure(source: Source<'_>, error: &StepError) -> Failure {
 }
 
 /// A failure that shows the place in the Dockerfile.
-fn shown(source: Source<'_>, diagnostics: &[Diagnostic], exit: Exit) -> Failure {
+pub fn shown(source: Source<'_>, diagnostics: &[Diagnostic], exit: Exit) -> Failure {
     Failure::rendered(render::render(source, diagnostics, crate::print::colour()), exit)
 }
 
-fn failed(error: ExecutorError) -> Failure {
+/// A failure without a place, with what to do about it.
+pub fn failed(error: ExecutorError) -> Failure {
     let hint = error.hint();
     let failure = Failure::failed(anyhow!("{}", executor::message(&error)));
     match hint {

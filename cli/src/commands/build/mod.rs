@@ -3,11 +3,15 @@
 //! 1. [`input`] — where the Dockerfile and the context are; standard input.
 //! 2. [`job`] — everything a build needs, looked up and checked before anything runs.
 //! 3. [`execute`] — the call into the executor.
-//! 4. [`report`] — what is written when it is done: id, files, results.
+//! 4. [`call`] — questions that are answered instead of building.
+//! 5. [`lint`] — what the lint says of a build.
+//! 6. [`report`] — what is written when it is done: id, files, results.
 
+pub mod call;
 pub mod execute;
 pub mod input;
 pub mod job;
+pub mod lint;
 pub mod report;
 
 use anyhow::Context;
@@ -19,6 +23,7 @@ use crate::{
     failure::{OrFail, Result},
     print,
     progress::{Mode, Progress},
+    values::Question,
 };
 
 /// Builds an image.
@@ -28,18 +33,26 @@ use crate::{
 /// Fails where an argument or the Dockerfile is wrong, or a step failed.
 pub fn run(args: BuildArgs, globals: &Globals) -> Result<Exit> {
     let mut job = job::prepare(args, |name| std::env::var(name).ok())?;
+    if job.call.question != Question::Build {
+        return call::run(&mut job, globals);
+    }
     report::before(&job)?;
     let progress = Progress::start(job.progress).context("cannot start the display").or_failed()?;
-    let built = execute::execute(&mut job, globals, progress.listener());
+    let mut warnings = Vec::new();
+    let built = execute::execute(&mut job, globals, progress.listener(), &mut warnings);
     // The display ends before anything else is said, so that the two do not mix.
     let tails = progress.finish();
+    let mode = job.progress.resolved();
+    if !matches!(mode, Mode::Quiet | Mode::Rawjson) {
+        print::err(&lint::summary(&warnings, print::colour()));
+    }
     match built {
         Ok(finished) => {
             report::after(&job, &finished)?;
             Ok(Exit::Done)
         }
         Err(failure) => {
-            if job.progress.resolved() != Mode::Rawjson {
+            if mode != Mode::Rawjson {
                 print::err(&tails.frames());
             }
             Err(failure)
