@@ -52,9 +52,9 @@ pub struct LintReport {
 
 /// A file that places refer to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Source {
     /// Its name.
+    #[serde(rename = "filename")]
     pub file_name: String,
     /// `Dockerfile`.
     pub language: &'static str,
@@ -97,8 +97,17 @@ pub struct BuildError {
 /// assert_eq!(report.warnings[0].rule_name, "FromAsCasing");
 /// ```
 pub fn check(subject: &Subject<'_>, file_name: &str) -> LintReport {
-    let Survey { warnings, failure, missing, .. } =
-        survey(subject, subject.request.target.is_none());
+    report(subject, file_name, subject.request.target.is_none())
+}
+
+/// Searches what a build of the request reads: the target, which is the last stage unless one is named, and the stages
+/// that it needs.
+pub fn check_build(subject: &Subject<'_>, file_name: &str) -> LintReport {
+    report(subject, file_name, false)
+}
+
+fn report(subject: &Subject<'_>, file_name: &str, all: bool) -> LintReport {
+    let Survey { warnings, failure, missing, .. } = survey(subject, all);
     LintReport {
         warnings,
         sources: alloc::vec![Source {

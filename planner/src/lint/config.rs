@@ -7,9 +7,10 @@ use alloc::{
     string::{String, ToString},
 };
 
-use parser::ast::Comment;
+use parser::ast::{Comment, Dockerfile};
 
 use super::rule::Rule;
+use crate::request::Request;
 
 /// What `check=` says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -87,6 +88,17 @@ impl CheckOptions {
             }
         }
         Ok(options)
+    }
+
+    /// Returns the options of a file: those of the build argument `BUILDKIT_DOCKERFILE_CHECK`, else those of the file.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be understood.
+    pub fn of(dockerfile: &Dockerfile, request: &Request) -> Result<Self, CheckOptionsError> {
+        let directive = dockerfile.directives.check.as_ref().map(|it| it.value.as_str());
+        let given = request.build_args.get("BUILDKIT_DOCKERFILE_CHECK").map(String::as_str);
+        Self::parse(given.or(directive).unwrap_or_default())
     }
 
     /// Reports whether a rule runs.

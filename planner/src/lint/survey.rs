@@ -101,11 +101,10 @@ pub(super) fn fail<T>(message: impl Into<String>, lines: Lines) -> Result<T, Fai
 impl<'a> Walk<'a> {
     fn run(&mut self, all: bool) -> Result<(), Failure> {
         let Subject { dockerfile, diagnostics, text, request, .. } = self.subject;
-        let directive = dockerfile.directives.check.as_ref().map(|it| it.value.as_str());
-        let given = request.build_args.get("BUILDKIT_DOCKERFILE_CHECK").map(String::as_str);
         self.findings.options =
-            CheckOptions::parse(given.or(directive).unwrap_or_default()).map_err(|error| {
-                Failure { message: format!("failed to parse check options: {error}"), lines: None }
+            CheckOptions::of(dockerfile, request).map_err(|error| Failure {
+                message: format!("failed to parse check options: {error}"),
+                lines: None,
             })?;
         text::file(diagnostics)?;
         text::instructions(dockerfile, diagnostics, text, &mut self.findings)?;
