@@ -28,7 +28,7 @@ pub struct PlanError {
 pub enum PlanErrorKind {
     #[error("the Dockerfile has no stage: nothing to build")]
     NoStages,
-    #[error("failed to process `{word}`: {source}")]
+    #[error("{source}")]
     Expand { word: String, source: ExpandError },
     #[error("base name (`{written}`) should not be blank")]
     BlankBaseName { written: String },
@@ -46,10 +46,8 @@ pub enum PlanErrorKind {
         "cannot copy from stage `{from}`, it needs to be defined before current stage `{stage}`"
     )]
     StageDefinedLater { from: String, stage: String },
-    #[error("invalid stage index {index}: there is no such stage")]
+    #[error("invalid stage index `{index}`: there is no such stage")]
     InvalidStageIndex { index: String },
-    #[error("image `{name}` has a trigger that is no single instruction: `{trigger}`")]
-    InvalidTrigger { name: String, trigger: String },
     #[error("trigger `{trigger}` of the base image is wrong: {message}")]
     WrongTrigger { trigger: String, message: String },
     #[error("invalid named context `{name}={value}`: {message}")]
@@ -80,7 +78,7 @@ pub enum PlanErrorKind {
     NotAllowed { what: String, entitlement: &'static str },
     #[error("devices are not supported: `--device={device}`")]
     Device { device: String },
-    #[error("invalid port: {message}")]
+    #[error("{message}")]
     InvalidPort { message: String },
     #[error("{message}")]
     InvalidSignal { message: String },
@@ -117,7 +115,6 @@ impl PlanError {
             CircularDependency { .. } => "circular-dependency",
             StageDefinedLater { .. } => "stage-defined-later",
             InvalidStageIndex { .. } => "invalid-stage-index",
-            InvalidTrigger { .. } => "invalid-trigger",
             WrongTrigger { .. } => "wrong-trigger",
             InvalidNamedContext { .. } => "invalid-named-context",
             Mode(_) => "invalid-chmod",
@@ -139,3 +136,35 @@ impl PlanError {
         }
     }
 }
+
+/// Every code that [`PlanError::code`] returns.
+pub const CODES: &[&str] = &[
+    "no-stages",
+    "expansion",
+    "blank-base-name",
+    "empty-platform",
+    "invalid-platform",
+    "unknown-target",
+    "invalid-reference",
+    "circular-dependency",
+    "stage-defined-later",
+    "invalid-stage-index",
+    "wrong-trigger",
+    "invalid-named-context",
+    "invalid-chmod",
+    "checksum-source",
+    "remote-copy",
+    "invalid-checksum",
+    "invalid-git-url",
+    "git-only-flag",
+    "git-conflict",
+    "invalid-mount",
+    "unknown-network",
+    "unknown-security",
+    "not-allowed",
+    "device-unsupported",
+    "invalid-port",
+    "invalid-signal",
+    "invalid-epoch",
+    "invalid-instruction",
+];

@@ -285,24 +285,21 @@ impl Resolved {
                 let kind = PlanErrorKind::WrongTrigger { trigger: trigger.clone(), message };
                 return Err(vec![PlanError::new(kind, span)]);
             }
-            if instructions.len() != 1 {
-                let name = stage.display.clone();
-                return Err(vec![PlanError::new(
-                    PlanErrorKind::InvalidTrigger { name, trigger: trigger.clone() },
-                    span,
-                )]);
-            }
             for instruction in &mut instructions {
                 // Spans of a trigger mean nothing in this file: whatever goes wrong is shown at the FROM.
                 (instruction.span, instruction.lines) = (span, lines);
             }
             added.append(&mut instructions);
         }
+        let n_stages = self.graph.stages.len();
         for instruction in &added {
             self.graph.add_sources(instruction).map_err(|mut error| {
                 error.span = span;
                 vec![error]
             })?;
+        }
+        for stage in &mut self.graph.stages[n_stages..] {
+            stage.span = span;
         }
         self.n_triggers.insert(stage_idx, added.len());
         added.append(&mut self.graph.stages[stage_idx].instructions);
@@ -449,12 +446,17 @@ impl StageGraph {
                         let stage = &self.stages[next];
                         let kind =
                             PlanErrorKind::CircularDependency { stage: stage.display.clone() };
-                        let span = stage
-                            .instructions
-                            .iter()
-                            .flat_map(sources)
-                            .find(|from| self.find_from(&from.value) == Some(along))
-                            .map_or(stage.span, |from| from.span);
+                        let leads_along = |it: &&Instruction| {
+                            sources(it).iter().any(|it| self.find_from(&it.value) == Some(along))
+                        };
+                        // A trigger has the span of its FROM, and those inside of it mean nothing here.
+                        let span = match stage.instructions.iter().find(leads_along) {
+                            Some(it) if it.span != stage.span => sources(it)
+                                .iter()
+                                .find(|from| self.find_from(&from.value) == Some(along))
+                                .map_or(stage.span, |from| from.span),
+                            _ => stage.span,
+                        };
                         return Some(PlanError::new(kind, span));
                     }
                     Some(&next) if state[next] == 0 => {
@@ -754,7 +756,8 @@ impl StageGraph {
         let mut found = BTreeMap::new();
         for stage in &self.stages {
             if let Base::Files(Source::Local(name)) = &stage.base
-                && let Some((value, _)) = context_value(name, stage.platform.as_ref(), &self.request)
+                && let Some((value, _)) =
+                    context_value(name, stage.platform.as_ref(), &self.request)
             {
                 found.insert(name.clone(), value.to_owned());
             }

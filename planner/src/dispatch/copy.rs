@@ -86,10 +86,7 @@ impl Builder<'_> {
                 }
                 CopySource::Heredoc(heredoc, span) => {
                     let data = if heredoc.expand {
-                        let lexer = Lexer {
-                            raw_quotes: true,
-                            ..Lexer::new(self.graph.escape)
-                        };
+                        let lexer = Lexer { raw_quotes: true, ..Lexer::new(self.graph.escape) };
                         self.expand_with(&lexer, state, &heredoc.content, *span)?
                     } else {
                         heredoc.content.clone()

@@ -108,8 +108,24 @@ impl Builder<'_> {
             state.config.config.on_build.clear();
         }
         let graph = self.graph;
-        for instruction in &graph.stages[stage_idx].instructions {
-            self.instruction(&mut state, instruction)?;
+        let stage = &graph.stages[stage_idx];
+        for (instruction_idx, instruction) in stage.instructions.iter().enumerate() {
+            if instruction_idx >= n_triggers {
+                self.instruction(&mut state, instruction)?;
+                continue;
+            }
+            // Spans inside of a trigger mean nothing in this file: all of it stands at the FROM.
+            let n_steps = self.steps.len();
+            self.instruction(&mut state, instruction)
+                .map_err(|error| PlanError { span: stage.span, ..error })?;
+            for step in &mut self.steps[n_steps..] {
+                let Op::Copy(op) = &mut step.op else { continue };
+                for item in &mut op.items {
+                    if let CopyItem::Paths { span, .. } = item {
+                        *span = stage.span;
+                    }
+                }
+            }
         }
         Ok(state)
     }

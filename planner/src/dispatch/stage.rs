@@ -68,7 +68,9 @@ impl StageState {
         self.no_cache = stage.no_cache;
         self.n_steps = count_steps(stage);
         self.step_idx = usize::from(matches!(stage.base, Base::Image(..)));
-        if self.platform.os != "windows" && !self.config.config.env.iter().any(|it| it.starts_with("PATH=")) {
+        if self.platform.os != "windows"
+            && !self.config.config.env.iter().any(|it| it.starts_with("PATH="))
+        {
             self.config.config.env.push(DEFAULT_PATH.to_string());
         }
         for pair in &self.config.config.env {

@@ -1,0 +1,2 @@
+FROM busybox
+RUN --device=vendor.com/class=name one

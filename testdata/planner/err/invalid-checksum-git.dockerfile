@@ -1,0 +1,2 @@
+FROM scratch
+ADD --checksum=nothex https://example.org/x.git /

@@ -1,0 +1,3 @@
+FROM scratch
+ARG M=u+q
+COPY --chmod=$M a /

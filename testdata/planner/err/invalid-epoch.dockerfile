@@ -1,0 +1,2 @@
+#: --build-arg SOURCE_DATE_EPOCH=yesterday
+FROM busybox

@@ -1,0 +1,2 @@
+FROM scratch
+ADD https://example.org/x.git?ref=a&branch=b /

@@ -1,0 +1,4 @@
+FROM busybox
+RUNN make
+COPY a
+FROM

@@ -1,0 +1,3 @@
+FROM busybox
+ARG T
+RUN --mount=type=cache,target=/proc/x one

@@ -1,0 +1,3 @@
+FROM busybox AS build
+FROM UPPER/Case
+COPY --from=Buildd: /x /x

@@ -1,0 +1,3 @@
+FROM busybox
+COPY --from=7 /x /
+COPY --from=-1 /x /

@@ -1,0 +1,2 @@
+FROM scratch
+COPY https://github.com/owner/repo.git /

@@ -1,0 +1,2 @@
+#: image odd {"OnBuild": ["# nothing"]}
+FROM odd

@@ -1,0 +1,2 @@
+#: image odd {"OnBuild": ["RUN one\nRUN two"]}
+FROM odd

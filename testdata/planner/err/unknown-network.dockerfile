@@ -1,0 +1,3 @@
+#: --network bridge
+FROM busybox
+RUN one

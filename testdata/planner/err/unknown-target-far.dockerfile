@@ -1,0 +1,3 @@
+#: --target xyz
+FROM busybox AS build
+FROM busybox AS test

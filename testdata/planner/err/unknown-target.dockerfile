@@ -1,0 +1,3 @@
+#: --target biuld
+FROM busybox AS build
+FROM busybox AS test

@@ -1,0 +1,2 @@
+#: image odd {"OnBuild": ["FROM busybox"]}
+FROM odd

@@ -1,0 +1,4 @@
+FROM busybox AS Base
+RUN a
+FROM base
+COPY --from=BASE /x /x

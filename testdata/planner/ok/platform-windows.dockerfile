@@ -1,0 +1,3 @@
+#: --platform windows/amd64
+FROM mcr.example.org/nanoserver
+RUN dir

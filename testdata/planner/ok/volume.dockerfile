@@ -1,0 +1,3 @@
+FROM busybox
+VOLUME /data $HOME/x
+VOLUME ["/a b", "/c"]

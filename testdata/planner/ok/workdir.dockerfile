@@ -1,0 +1,7 @@
+FROM busybox
+WORKDIR rel
+WORKDIR /abs/./x/..
+WORKDIR $HOME/sub
+USER app:staff
+WORKDIR /owned
+WORKDIR /
