@@ -57,7 +57,7 @@ fn run(args: &[OsString]) -> Exit {
             };
         }
     };
-    match commands::execute(cli) {
+    match commands::run(cli) {
         Ok(exit) => exit,
         Err(failure) => {
             failure.show();
@@ -68,5 +68,8 @@ fn run(args: &[OsString]) -> Exit {
 
 /// Whether the command line is one of `kiln run`, whose status 2 would be that of the process.
 fn is_run(args: &[OsString]) -> bool {
-    args.iter().skip(1).find(|it| !it.as_encoded_bytes().starts_with(b"-")).is_some_and(|it| it == "run")
+    args.iter()
+        .skip(1)
+        .find(|it| !it.as_encoded_bytes().starts_with(b"-"))
+        .is_some_and(|it| it == "run")
 }

@@ -77,8 +77,10 @@ impl Table for Build {
 const BACKGROUND: &str = "containers run in the foreground so far; use your shell's `&`";
 const PORTS: &str = "containers share the host's network so far, so the port is there already; leave the option away";
 const STREAMS: &str = "output and signals are passed on in any case, and input with `-i`";
-const DEVICES: &str = "devices are docker's default set so far; `--privileged` gives all of the machine's";
-const NAMESPACES: &str = "namespaces are the container's own, but for the network; leave the option away";
+const DEVICES: &str =
+    "devices are docker's default set so far; `--privileged` gives all of the machine's";
+const NAMESPACES: &str =
+    "namespaces are the container's own, but for the network; leave the option away";
 const RESOLVER: &str = "mount a file of your own with `-v FILE:/etc/resolv.conf:ro`";
 const CPUS: &str = "use `--cpus`";
 

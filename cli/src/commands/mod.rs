@@ -78,7 +78,7 @@ impl Globals {
 /// # Errors
 ///
 /// Returns why it ended early.
-pub fn execute(cli: Cli) -> Result<Exit> {
+pub fn run(cli: Cli) -> Result<Exit> {
     let globals = Globals { root: cli.root, around: Surroundings::of_process() };
     match cli.command.flat() {
         Command::Build(args) => build::run(*args, &globals),

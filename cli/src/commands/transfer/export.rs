@@ -49,7 +49,6 @@ pub fn export(
         config_bytes: store.read_blob(&image.config.0, LARGEST).or_failed()?,
         id: image.config,
         epoch: None,
-        n_base_layers: 0,
     };
     let options = ExportOptions { compression, ..ExportOptions::default() };
     session.export(&[built], &options).map_err(failed)

@@ -27,7 +27,10 @@ pub fn run(args: &PullArgs, globals: &Globals) -> Result<Exit> {
     let _lease = session.store.lease().or_failed()?;
     let names = if args.all_tags {
         if asked.tag.is_some() || asked.digest.is_some() {
-            return Err(Failure::input(anyhow!("`{}` has a tag, and --all-tags takes none", args.image)));
+            return Err(Failure::input(anyhow!(
+                "`{}` has a tag, and --all-tags takes none",
+                args.image
+            )));
         }
         let tags = wait(session.client.tags(&asked))?.map_err(registry_failure)?;
         tags.into_iter().map(|tag| ImageRef { tag: Some(tag), ..asked.clone() }).collect()
@@ -74,7 +77,8 @@ pub fn pull(
     let record = session.pull_image(name, platform).map_err(failed)?;
     say(&format!("Digest: {}\n", record.target.digest))?;
     let is_same = before.is_some_and(|it| {
-        it.record.target.digest == record.target.digest && it.record.platforms.len() == record.platforms.len()
+        it.record.target.digest == record.target.digest
+            && it.record.platforms.len() == record.platforms.len()
     });
     let status = match is_same {
         true => format!("Status: Image is up to date for {}", name.familiar()),

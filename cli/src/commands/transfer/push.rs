@@ -41,12 +41,15 @@ pub fn run(args: &PushArgs, globals: &Globals) -> Result<Exit> {
         if nth == 0 && !args.quiet {
             print::out(&format!("The push refers to repository [{}]\n", to.repository()))?;
         }
-        let export = export::export(&session, &image, args.platform.as_deref(), Some(Compression::GZIP))?;
+        let export =
+            export::export(&session, &image, args.platform.as_deref(), Some(Compression::GZIP))?;
         session.push(&export, std::slice::from_ref(to)).map_err(failed)?;
         let root = export.root_descriptor().or_failed()?;
         print::out(&match args.quiet {
             true => format!("{}\n", root.digest),
-            false => format!("{}: digest: {} size: {}\n", to.tag_or_latest(), root.digest, root.size),
+            false => {
+                format!("{}: digest: {} size: {}\n", to.tag_or_latest(), root.digest, root.size)
+            }
         })?;
     }
     Ok(Exit::Done)

@@ -9,7 +9,11 @@ use registry::{Named, archive};
 use super::{display, export, session};
 use crate::{
     args::images::{ArchiveFormat, SaveArgs},
-    commands::{Globals, build::execute::to_file, images::{find, names_of}},
+    commands::{
+        Globals,
+        build::execute::to_file,
+        images::{find, names_of},
+    },
     exit::Exit,
     failure::{Failure, OrFail, Result},
     values::Dest,
@@ -22,7 +26,8 @@ use crate::{
 /// Fails where one of them is not there, or the archive cannot be written.
 pub fn run(args: &SaveArgs, globals: &Globals) -> Result<Exit> {
     if args.output.is_none() && io::stdout().is_terminal() {
-        let message = anyhow!("standard output is a terminal, and an archive is not to be read there");
+        let message =
+            anyhow!("standard output is a terminal, and an archive is not to be read there");
         return Err(Failure::input(message).hint("name a file with --output, or redirect"));
     }
     let session = session(globals, display::quiet())?;
@@ -48,7 +53,8 @@ pub fn run(args: &SaveArgs, globals: &Globals) -> Result<Exit> {
     let dest = args.output.clone().map(Dest::Path);
     to_file(dest.as_ref(), |out| {
         let out = archive::write_archive(out, format, &images, &session)?;
-        out.flush().map_err(|source| executor::ExecutorError::Write { path: "archive".into(), source })
+        out.flush()
+            .map_err(|source| executor::ExecutorError::Write { path: "archive".into(), source })
     })?;
     Ok(Exit::Done)
 }

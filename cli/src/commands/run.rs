@@ -1,0 +1,211 @@
+//! `kiln run`.
+
+use std::{ffi::OsString, fs, path::Path};
+
+use anyhow::{Context, anyhow};
+use cache::{NamedImage, PlatformImage};
+use executor::Session;
+use runtime::{Bind, Image, RunRequest, RuntimeError, Tmpfs};
+use sandbox::{Capabilities, CgroupLimits, Network, Seccomp};
+
+use super::{
+    Globals,
+    images::{config_of, find, names_of, platform_of},
+    transfer::{display, failed, name, pull, session},
+};
+use crate::{
+    args::run::{PullPolicy, RunArgs},
+    exit::Exit,
+    failure::{Failure, OrFail, Result},
+    print,
+    values::{BindMount, Mount, Pair, SecurityOption, TmpfsMount, pair},
+};
+
+/// The status where kiln failed, and not the process; docker's.
+pub const OUR_FAULT: u8 = 125;
+
+/// Runs a container to its end.
+///
+/// # Errors
+///
+/// Fails where the image cannot be had, an option is wrong, or the process cannot be started. The status is then 125 to 127.
+pub fn run(args: RunArgs, globals: &Globals) -> Result<Exit> {
+    start(args, globals).map_err(|failure| match failure.exit {
+        Exit::Process(_) => failure,
+        _ => failure.exit(Exit::Process(OUR_FAULT)),
+    })
+}
+
+fn start(args: RunArgs, globals: &Globals) -> Result<Exit> {
+    let mut request = request(&args)?;
+    let listener = if args.quiet { display::quiet() } else { display::layers(display::PULL) };
+    let session = session(globals, listener)?;
+    // Until the container holds its layers itself.
+    let lease = session.store.lease().or_failed()?;
+    let image = obtain(&session, &args)?;
+    let config = config_of(&session.store, &image)?;
+    let store = session.store.clone();
+    // Nothing of the pull is to be left in memory while the container runs.
+    drop(session);
+    request.command = args.command.into_iter().map(OsString::from).collect();
+    let image =
+        Image { name: &args.image, id: image.config, layers: &image.layers, config: &config };
+    let mut note = |text: &str| print::err(&format!("warning: {text}\n"));
+    let exit = runtime::run(&store, image, &request, &mut note).map_err(of_runtime)?;
+    drop(lease);
+    if exit.oom {
+        print::err(
+            "warning: a process of the container was killed because the memory limit was reached\n",
+        );
+    }
+    Ok(Exit::Process(u8::try_from(exit.shell_status()).unwrap_or(OUR_FAULT)))
+}
+
+/// Finds the image in the store, or else in its registry, as `--pull` says.
+fn obtain(session: &Session, args: &RunArgs) -> Result<PlatformImage> {
+    let here = match args.pull {
+        PullPolicy::Always => None,
+        PullPolicy::Never => Some(find(&session.store, &args.image)?),
+        PullPolicy::Missing => session.store.resolve(&args.image).or_failed()?,
+    };
+    let platform = args.platform.as_deref();
+    if let Some(image) = here {
+        match platform_of(&image, platform) {
+            Ok(found) => return whole(session, &image, found),
+            // Another platform of an image that is here may be had.
+            Err(failure) if args.pull == PullPolicy::Never => return Err(failure),
+            Err(_) => {}
+        }
+    }
+    let wanted = match name(&args.image) {
+        Ok(wanted) => wanted.with_default_tag(),
+        // It may have been meant as an id.
+        Err(failure) => return Err(find(&session.store, &args.image).err().unwrap_or(failure)),
+    };
+    if args.pull == PullPolicy::Missing {
+        print::err(&format!("Unable to find image '{}' locally\n", wanted.familiar()));
+    }
+    let say = |text: &str| {
+        if !args.quiet {
+            print::err(text);
+        }
+        Ok(())
+    };
+    let pulled = pull::pull(session, &wanted, &pull::platform(platform)?, &say)?;
+    say(&format!("{}\n", pulled.status))?;
+    let names = [wanted.to_string()].into();
+    platform_of(&NamedImage { names, record: pulled.record }, platform).cloned()
+}
+
+/// Of a base image only what a build needed may have come.
+fn whole(session: &Session, image: &NamedImage, platform: &PlatformImage) -> Result<PlatformImage> {
+    session.complete(names_of(image).first(), platform).map_err(failed)?;
+    Ok(platform.clone())
+}
+
+fn request(args: &RunArgs) -> Result<RunRequest> {
+    let mut request = RunRequest {
+        name: args.name.clone(),
+        remove: args.rm,
+        interactive: args.interactive,
+        tty: args.tty,
+        entrypoint: args.entrypoint.clone().map(OsString::from),
+        env: environment(args)?,
+        workdir: args.workdir.clone(),
+        user: args.user.clone(),
+        hostname: args.hostname.clone(),
+        read_only: args.read_only,
+        network: network(args.network.as_deref())?,
+        add_hosts: args.add_hosts.iter().map(|it| (it.name.clone(), it.address.clone())).collect(),
+        shm_size: args.shm_size,
+        ulimits: args.ulimits.iter().map(|it| (it.name.clone(), it.soft, it.hard)).collect(),
+        limits: CgroupLimits {
+            memory: args.memory,
+            memory_swap: args.memory_swap,
+            cpus: args.cpus,
+            pids: args.pids_limit.and_then(|it| u64::try_from(it).ok()).filter(|it| *it > 0),
+        },
+        capabilities: Capabilities::parse(&args.cap_add, &args.cap_drop).or_input()?,
+        privileged: args.privileged,
+        labels: args
+            .labels
+            .iter()
+            .map(|it| (it.key.clone(), it.value.clone().unwrap_or_default()))
+            .collect(),
+        ..RunRequest::default()
+    };
+    for option in &args.security_opt {
+        match option {
+            SecurityOption::NoNewPrivileges(value) => request.no_new_privs = *value,
+            SecurityOption::NoFilter => request.seccomp = Seccomp::Unconfined,
+            SecurityOption::Nothing => {}
+        }
+    }
+    args.volumes.iter().for_each(|it| add_bind(&mut request, it));
+    args.tmpfs.iter().for_each(|it| add_tmpfs(&mut request, it));
+    for mount in &args.mounts {
+        match mount {
+            Mount::Bind(bind) => add_bind(&mut request, bind),
+            Mount::Tmpfs(tmpfs) => add_tmpfs(&mut request, tmpfs),
+        }
+    }
+    Ok(request)
+}
+
+fn add_bind(request: &mut RunRequest, bind: &BindMount) {
+    match &bind.source {
+        Some(source) => request.binds.push(Bind {
+            source: source.clone(),
+            target: bind.target.clone(),
+            read_only: bind.read_only,
+            create: bind.create,
+        }),
+        None => request.volumes.push(bind.target.clone()),
+    }
+}
+
+fn add_tmpfs(request: &mut RunRequest, tmpfs: &TmpfsMount) {
+    let TmpfsMount { target, size, mode } = tmpfs.clone();
+    request.tmpfs.push(Tmpfs { target, size, mode });
+}
+
+fn network(mode: Option<&str>) -> Result<Network> {
+    match mode {
+        None | Some("host" | "default") => Ok(Network::Host),
+        Some("none") => Ok(Network::None),
+        Some(mode) => Err(Failure::input(anyhow!("network `{mode}` is not there yet"))
+            .hint("known are `host`, which is the default so far, and `none`")),
+    }
+}
+
+/// The variables of files, and those given above them. One without a value has that of our own environment, or goes.
+fn environment(args: &RunArgs) -> Result<Vec<(OsString, Option<OsString>)>> {
+    let mut pairs = Vec::new();
+    for path in &args.env_files {
+        pairs.extend(env_file(path)?);
+    }
+    pairs.extend(args.env.iter().cloned());
+    let resolve = |it: Pair| {
+        let value = it.value.map(OsString::from).or_else(|| std::env::var_os(&it.key));
+        (OsString::from(it.key), value)
+    };
+    Ok(pairs.into_iter().map(resolve).collect())
+}
+
+fn env_file(path: &Path) -> Result<Vec<Pair>> {
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("cannot read `{}`", path.display()))
+        .or_input()?;
+    pair::lines(&text).map_err(|(line, message)| {
+        Failure::input(anyhow!("`{}` line {line}: {message}", path.display()))
+    })
+}
+
+fn of_runtime(error: RuntimeError) -> Failure {
+    let (status, hint) = (error.exit_status(), error.hint());
+    let failure = Failure::failed(error).exit(Exit::Process(status));
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
