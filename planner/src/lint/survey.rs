@@ -101,11 +101,10 @@ pub(super) fn fail<T>(message: impl Into<String>, lines: Lines) -> Result<T, Fai
 impl<'a> Walk<'a> {
     fn run(&mut self, all: bool) -> Result<(), Failure> {
         let Subject { dockerfile, diagnostics, text, request, .. } = self.subject;
-        self.findings.options =
-            CheckOptions::of(dockerfile, request).map_err(|error| Failure {
-                message: format!("failed to parse check options: {error}"),
-                lines: None,
-            })?;
+        self.findings.options = CheckOptions::of(dockerfile, request).map_err(|error| Failure {
+            message: format!("failed to parse check options: {error}"),
+            lines: None,
+        })?;
         text::file(diagnostics)?;
         text::instructions(dockerfile, diagnostics, text, &mut self.findings)?;
         if self.froms().next().is_none() {
