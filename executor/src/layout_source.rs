@@ -13,7 +13,11 @@ use registry::{BlobSource, Layout, read_image};
 use crate::{error::ExecutorError, session::Session};
 
 /// Takes an image of a layout into the store.
-pub(crate) fn layout_fact(session: &Session, text: &str, platform: &Platform) -> Result<ImageFact, ExecutorError> {
+pub(crate) fn layout_fact(
+    session: &Session,
+    text: &str,
+    platform: &Platform,
+) -> Result<ImageFact, ExecutorError> {
     let (folder, selector) = split(text);
     let task = session.task(format!("[internal] load metadata for oci-layout://{text}"));
     let take = || {
@@ -56,7 +60,9 @@ fn split(text: &str) -> (&Path, Option<&str>) {
     };
     // A folder may have a colon in its name.
     let (folder, tag) = match rest.rsplit_once(':') {
-        Some((folder, tag)) if !tag.contains('/') && !Path::new(rest).is_dir() => (folder, Some(tag)),
+        Some((folder, tag)) if !tag.contains('/') && !Path::new(rest).is_dir() => {
+            (folder, Some(tag))
+        }
         _ => (rest, None),
     };
     (Path::new(folder), digest.or(tag))

@@ -22,7 +22,8 @@ use crate::{
     tree::{components, join, lossy},
 };
 
-const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const FOLDER: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Opens the folder `path` below `root`. Every part of it must be a folder itself, not a link to one.
 pub(super) fn open_folder(root: &Path, path: &[u8]) -> io::Result<OwnedFd> {
@@ -44,7 +45,8 @@ pub(super) fn write_folder<W: Write>(
     out: W,
 ) -> Result<(W, LayerIndex), ExecutorError> {
     let mut writer = IndexedTarWriter::new(out);
-    let names = names(&folder).map_err(|source| ExecutorError::Read { path: "/".to_owned(), source })?;
+    let names =
+        names(&folder).map_err(|source| ExecutorError::Read { path: "/".to_owned(), source })?;
     let mut todo = vec![(folder, Vec::new(), names)];
     while let Some((folder, path, names)) = todo.last_mut() {
         let Some(name) = names.pop() else {
@@ -66,7 +68,8 @@ pub(super) fn write_folder<W: Write>(
             Found::File(_, mode, size) => (Kind::File { size: *size }, *mode),
             Found::Link(target) => (Kind::Symlink { target: target.clone() }, 0o777),
             Found::Other => {
-                let message = format!("`{}` is neither a file nor a folder nor a link", lossy(&path));
+                let message =
+                    format!("`{}` is neither a file nor a folder nor a link", lossy(&path));
                 let hint = "what was checked out has been changed by another program".to_owned();
                 return Err(ExecutorError::Unsupported { message, hint });
             }
@@ -146,16 +149,20 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let root = folder.path();
         std::fs::create_dir(root.join("sub")).expect("it is new");
-        for (name, mode) in [("sub/run", 0o700), ("sub/data", 0o666), ("a", 0o600), (".git", 0o600)] {
+        for (name, mode) in [("sub/run", 0o700), ("sub/data", 0o666), ("a", 0o600), (".git", 0o600)]
+        {
             std::fs::write(root.join(name), name).expect("it can be written");
-            std::fs::set_permissions(root.join(name), PermissionsExt::from_mode(mode)).expect("it is ours");
+            std::fs::set_permissions(root.join(name), PermissionsExt::from_mode(mode))
+                .expect("it is ours");
         }
         symlink("../..", root.join("link")).expect("it is new");
         let top = open_folder(root, b"").expect("it is there");
         let (_, index) =
             write_folder(top, 7, |name| name != b".git", Vec::new()).expect("it can be written");
         let view = image::view::View::new(vec![std::sync::Arc::new(index)]);
-        let mode = |path: &str| view.lookup(path.as_bytes()).map(|it| (it.entry.mode, it.entry.mtime.secs));
+        let mode = |path: &str| {
+            view.lookup(path.as_bytes()).map(|it| (it.entry.mode, it.entry.mtime.secs))
+        };
         assert_eq!(mode("sub/run"), Some((0o755, 7)));
         assert_eq!(mode("sub/data"), Some((0o644, 7)));
         assert_eq!(mode("a"), Some((0o644, 7)));

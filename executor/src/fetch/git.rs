@@ -16,7 +16,10 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use cache::{StepKey, StepRecord};
-use planner::{git_url::{GitUrl, Mtime}, plan::GitSource};
+use planner::{
+    git_url::{GitUrl, Mtime},
+    plan::GitSource,
+};
 use serde_json::Value;
 
 use super::{
@@ -39,7 +42,11 @@ macro_rules! args {
 }
 
 /// Fetches a commit, or finds what an earlier build fetched.
-pub(super) fn fetch(session: &Session, git: &GitSource, task: &Task<'_>) -> Result<Fetched, ExecutorError> {
+pub(super) fn fetch(
+    session: &Session,
+    git: &GitSource,
+    task: &Task<'_>,
+) -> Result<Fetched, ExecutorError> {
     let source = Source::new(git);
     source.check()?;
     let sure = source.sure_key();
@@ -72,8 +79,9 @@ pub(super) fn fetch(session: &Session, git: &GitSource, task: &Task<'_>) -> Resu
     };
     let time = checkout.make()?;
     let subdir = parser::encode(&source.subdir);
-    let folder = files::open_folder(&checkout.files, &subdir)
-        .map_err(|error| program.error(&format!("`{}` is no folder of the repository: {error}", source.subdir)))?;
+    let folder = files::open_folder(&checkout.files, &subdir).map_err(|error| {
+        program.error(&format!("`{}` is no folder of the repository: {error}", source.subdir))
+    })?;
     let keeps_git = source.keeps_git();
     let mtime = match source.mtime {
         Mtime::Commit => time,
@@ -95,7 +103,9 @@ fn remember_sure(
     record: &StepRecord,
 ) -> Result<(), ExecutorError> {
     match sure {
-        Some((key, _)) if key != record.key => Ok(session.store.put_step(&StepRecord { key, ..record.clone() })?),
+        Some((key, _)) if key != record.key => {
+            Ok(session.store.put_step(&StepRecord { key, ..record.clone() })?)
+        }
         _ => Ok(()),
     }
 }
@@ -117,7 +127,8 @@ struct Source {
 impl Source {
     fn new(git: &GitSource) -> Self {
         let url = &git.url;
-        let remote = if url.like_local { format!("https://{}", url.remote) } else { url.remote.clone() };
+        let remote =
+            if url.like_local { format!("https://{}", url.remote) } else { url.remote.clone() };
         let (scheme, host) = match GitUrl::parse(&remote) {
             Ok(parsed) => (parsed.scheme, parsed.host),
             Err(_) => (String::new(), String::new()),
@@ -150,13 +161,19 @@ impl Source {
             return Err(self.error("it is no address of a repository".to_owned()));
         }
         if !self.reference.is_empty() && !is_reference(&self.reference) {
-            return Err(self.error(format!("`{}` is no name of a branch, a tag or a commit", self.reference)));
+            return Err(self
+                .error(format!("`{}` is no name of a branch, a tag or a commit", self.reference)));
         }
         if !self.checksum.bytes().all(|it| it.is_ascii_hexdigit()) {
-            return Err(self.error(format!("`{}` is no checksum: that of a commit has hexadecimal digits", self.checksum)));
+            return Err(self.error(format!(
+                "`{}` is no checksum: that of a commit has hexadecimal digits",
+                self.checksum
+            )));
         }
         if self.fetch_by_commit && !is_commit(&self.checksum) && !is_commit(&self.reference) {
-            return Err(self.error("fetch-by-commit needs the whole checksum of a commit".to_owned()));
+            return Err(
+                self.error("fetch-by-commit needs the whole checksum of a commit".to_owned())
+            );
         }
         if self.subdir.split('/').any(|it| it == "..") {
             return Err(self.error(format!("`{}` leads out of the repository", self.subdir)));
@@ -270,7 +287,8 @@ fn resolve(program: &Program<'_>, source: &Source) -> Result<Commit, ExecutorErr
 fn default_branch(program: &Program<'_>) -> Result<String, ExecutorError> {
     let output = program.run(None, args!["ls-remote", "--symref", "--", "origin", "HEAD"])?;
     let output = String::from_utf8_lossy(&output);
-    let branch = output.lines().find_map(|it| it.strip_prefix("ref: refs/heads/")?.strip_suffix("\tHEAD"));
+    let branch =
+        output.lines().find_map(|it| it.strip_prefix("ref: refs/heads/")?.strip_suffix("\tHEAD"));
     match branch {
         Some(branch) if is_reference(branch) => Ok(branch.to_owned()),
         _ => Err(program.error("could not find the default branch of the repository")),
@@ -295,14 +313,20 @@ impl Checkout<'_> {
         self.init(&self.bare, true)?;
         self.fetch(bare)?;
         let peel = format!("{}^{{commit}}", self.found.sha);
-        let commit = self.program.line(Some(bare), args!["rev-parse", "--verify", "--end-of-options", &peel])?;
-        let time = self.program.line(Some(bare), args!["log", "-1", "--format=%ct", &commit, "--"])?;
-        let time = time.parse().map_err(|_| self.program.error(&format!("commit {commit} has no time")))?;
+        let commit = self
+            .program
+            .line(Some(bare), args!["rev-parse", "--verify", "--end-of-options", &peel])?;
+        let time =
+            self.program.line(Some(bare), args!["log", "-1", "--format=%ct", &commit, "--"])?;
+        let time = time
+            .parse()
+            .map_err(|_| self.program.error(&format!("commit {commit} has no time")))?;
         let own = self.files.join(".git");
         let place = match self.source.keeps_git() {
             false => {
                 let place = Place { git_dir: &self.bare, work_tree: Some(&self.files) };
-                self.program.run(Some(place), args!["checkout", "--force", "--detach", &commit, "--"])?;
+                self.program
+                    .run(Some(place), args!["checkout", "--force", "--detach", &commit, "--"])?;
                 place
             }
             true => {
@@ -311,7 +335,8 @@ impl Checkout<'_> {
                 place
             }
         };
-        let has_submodules = self.files.join(".gitmodules").symlink_metadata().is_ok_and(|it| it.is_file());
+        let has_submodules =
+            self.files.join(".gitmodules").symlink_metadata().is_ok_and(|it| it.is_file());
         if self.source.submodules && has_submodules {
             if !self.source.keeps_git() {
                 self.note_remote().map_err(failed)?;
@@ -321,7 +346,9 @@ impl Checkout<'_> {
                 args!["submodule", "update", "--init", "--recursive", "--depth=1"],
             )?;
             if !ended.is_good {
-                return Err(self.program.error(&format!("failed to update submodules: {}", ended.message)));
+                return Err(self
+                    .program
+                    .error(&format!("failed to update submodules: {}", ended.message)));
             }
         }
         if self.source.keeps_git() {
@@ -333,7 +360,11 @@ impl Checkout<'_> {
     }
 
     fn init(&self, git_dir: &Path, is_bare: bool) -> Result<(), ExecutorError> {
-        let format = if self.found.sha.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
+        let format = if self.found.sha.len() == 64 {
+            "--object-format=sha256"
+        } else {
+            "--object-format=sha1"
+        };
         let mut args = args!["init", "--quiet", format].to_vec();
         args.push(OsStr::new(if is_bare { "--bare" } else { "--" }));
         let folder = git_dir.parent().unwrap_or(git_dir);
@@ -367,9 +398,13 @@ impl Checkout<'_> {
         if !ended.is_good {
             // Many servers give only what has a name: the commit may be in the history of something that has one.
             let all = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
-            self.program.run(Some(bare), args!["fetch", "--quiet", "--", "origin", all[0], all[1]])?;
+            self.program
+                .run(Some(bare), args!["fetch", "--quiet", "--", "origin", all[0], all[1]])?;
         } else if self.source.keeps_git() && !self.source.fetch_by_commit {
-            self.program.run_shallow(bare, args!["fetch", "--quiet", "--depth=1", "--tags", "--", "origin"])?;
+            self.program.run_shallow(
+                bare,
+                args!["fetch", "--quiet", "--depth=1", "--tags", "--", "origin"],
+            )?;
         }
         if !self.has(bare)? {
             return Err(self.program.error(&format!("repository does not contain commit {sha}")));
@@ -391,7 +426,12 @@ impl Checkout<'_> {
     }
 
     /// Makes a repository of its own that holds this commit, its name, and nothing of how it came here.
-    fn clone_kept(&self, bare: Place<'_>, place: Place<'_>, commit: &str) -> Result<(), ExecutorError> {
+    fn clone_kept(
+        &self,
+        bare: Place<'_>,
+        place: Place<'_>,
+        commit: &str,
+    ) -> Result<(), ExecutorError> {
         let run = |args: &[&OsStr]| self.program.run(Some(place), args).map(|_| ());
         let Commit { asked, name, peeled, .. } = self.found;
         self.init(place.git_dir, false)?;
@@ -406,13 +446,15 @@ impl Checkout<'_> {
             it => format!("{it}:{it}"),
         };
         // By way of a transport: a clone of files could be led to copy other files.
-        let args = args!["fetch", "--quiet", "--update-head-ok", "--depth=1", "--", &address, &refspec];
+        let args =
+            args!["fetch", "--quiet", "--update-head-ok", "--depth=1", "--", &address, &refspec];
         run(args)?;
         run(args!["checkout", "--force", "--detach", commit, "--"])?;
         run(args!["remote", "add", "origin", &redacted(&self.source.remote)])?;
         run(args!["reflog", "expire", "--all", "--expire=now"])?;
         let fetch_head = place.git_dir.join("FETCH_HEAD");
-        remove(&fetch_head).map_err(|source| ExecutorError::Write { path: fetch_head.clone(), source })
+        remove(&fetch_head)
+            .map_err(|source| ExecutorError::Write { path: fetch_head.clone(), source })
     }
 }
 
@@ -447,7 +489,11 @@ fn header(session: &Session, source: &Source) -> Result<Option<(String, String)>
 }
 
 /// Writes the settings of SSH: the agent that was given and no other key. A host that is known must be the one it was.
-fn ssh_config(session: &Session, source: &Source, folder: &Path) -> Result<Option<PathBuf>, ExecutorError> {
+fn ssh_config(
+    session: &Session,
+    source: &Source,
+    folder: &Path,
+) -> Result<Option<PathBuf>, ExecutorError> {
     if source.scheme != "ssh" {
         return Ok(None);
     }
@@ -475,7 +521,8 @@ fn is_commit(text: &str) -> bool {
 
 /// Whether a text can be a reference, and cannot be taken for an option, a pattern or a range.
 fn is_reference(text: &str) -> bool {
-    let is_odd = |it: char| it.is_control() || matches!(it, ' ' | '~' | '^' | ':' | '?' | '*' | '[' | '\\');
+    let is_odd =
+        |it: char| it.is_control() || matches!(it, ' ' | '~' | '^' | ':' | '?' | '*' | '[' | '\\');
     !text.starts_with(['-', '/', '+'])
         && !text.ends_with('/')
         && !text.contains("..")
@@ -491,10 +538,25 @@ mod tests {
 
     #[test]
     fn references_cannot_be_options() {
-        for good in ["main", "v1.0", "refs/tags/v1", "feature/x-y", "pull/1/head", "ünicode", "a@b"] {
+        for good in ["main", "v1.0", "refs/tags/v1", "feature/x-y", "pull/1/head", "ünicode", "a@b"]
+        {
             assert!(is_reference(good), "{good}");
         }
-        for bad in ["", "-x", "--upload-pack=sh", "a b", "a:b", "+a", "a..b", "*", "a\nb", "HEAD^", "@{1}", "/a", "a//b"] {
+        for bad in [
+            "",
+            "-x",
+            "--upload-pack=sh",
+            "a b",
+            "a:b",
+            "+a",
+            "a..b",
+            "*",
+            "a\nb",
+            "HEAD^",
+            "@{1}",
+            "/a",
+            "a//b",
+        ] {
             assert!(!is_reference(bad), "{bad}");
         }
         assert!(is_commit("d1500a9f6b22cbc62a65f0949d511eaf725cf1e6"));

@@ -29,7 +29,10 @@ use planner::plan::HttpSource;
 use registry::http_date;
 use reqwest::{
     Response, StatusCode, Url,
-    header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, ETAG, HeaderValue, IF_NONE_MATCH, LAST_MODIFIED, LOCATION},
+    header::{
+        ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, ETAG, HeaderValue, IF_NONE_MATCH,
+        LAST_MODIFIED, LOCATION,
+    },
 };
 use serde_json::Value;
 
@@ -51,11 +54,18 @@ const LARGEST: u64 = 256 << 30;
 const TAG: &str = "etag";
 
 /// Downloads a file, or finds that what an earlier build downloaded is still right.
-pub(super) fn fetch(session: &Session, http: &HttpSource, task: &Task<'_>) -> Result<Fetched, ExecutorError> {
+pub(super) fn fetch(
+    session: &Session,
+    http: &HttpSource,
+    task: &Task<'_>,
+) -> Result<Fetched, ExecutorError> {
     let request = Request::new(session, http)?;
     let pinned = match &http.checksum {
         None => None,
-        Some(text) => Some(text.parse::<Digest>().map_err(|_| request.error("only sha256 checksums are supported"))?),
+        Some(text) => Some(
+            text.parse::<Digest>()
+                .map_err(|_| request.error("only sha256 checksums are supported"))?,
+        ),
     };
     let mut key = KeyBuilder::new("http");
     key.raw("address", http.url.as_bytes());
@@ -82,7 +92,11 @@ pub(super) fn fetch(session: &Session, http: &HttpSource, task: &Task<'_>) -> Re
     let answer = match session.wait(request.download(session, known_tag, &mut file, task))?? {
         Answer::NotModified => match &known {
             Some(known) => return recorded(session, known),
-            None => return Err(request.error("the server says that nothing has changed, but was not asked")),
+            None => {
+                return Err(
+                    request.error("the server says that nothing has changed, but was not asked")
+                );
+            }
         },
         Answer::Downloaded(answer) => answer,
     };
@@ -107,7 +121,10 @@ pub(super) fn fetch(session: &Session, http: &HttpSource, task: &Task<'_>) -> Re
     };
     let mut writer = IndexedTarWriter::new(session.store.stage_blob()?);
     let written = writer.append(entry, &mut file);
-    written.map_err(|source| ExecutorError::WriteLayer { path: format!("/{}", http.filename), source })?;
+    written.map_err(|source| ExecutorError::WriteLayer {
+        path: format!("/{}", http.filename),
+        source,
+    })?;
     let layer = super::put_layer(session, writer.finish()?)?;
     let notes = [
         (TAG, answer.tag.map_or(Value::Null, Value::from)),
@@ -150,17 +167,24 @@ enum Failure {
 impl Request {
     fn new(session: &Session, http: &HttpSource) -> Result<Self, ExecutorError> {
         let shown = redacted(&http.url);
-        let bad = |message: &str| ExecutorError::Fetch { url: shown.clone(), message: message.to_owned() };
+        let bad = |message: &str| ExecutorError::Fetch {
+            url: shown.clone(),
+            message: message.to_owned(),
+        };
         let url = Url::parse(&http.url).map_err(|error| bad(&error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
             return Err(bad("it is no address of a web server"));
         }
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let mut this = Self { url, shown, secret: None, credential: None };
-        for (id, scheme) in [(format!("HTTP_AUTH_TOKEN_{host}"), "Bearer "), (format!("HTTP_AUTH_HEADER_{host}"), "")] {
+        for (id, scheme) in [
+            (format!("HTTP_AUTH_TOKEN_{host}"), "Bearer "),
+            (format!("HTTP_AUTH_HEADER_{host}"), ""),
+        ] {
             let Some(text) = secret(session, &id)? else { continue };
             let value = HeaderValue::from_str(&format!("{scheme}{text}"));
-            let mut value = value.map_err(|_| this.error(&format!("secret `{id}` cannot be sent in a header")))?;
+            let mut value = value
+                .map_err(|_| this.error(&format!("secret `{id}` cannot be sent in a header")))?;
             value.set_sensitive(true);
             (this.secret, this.credential) = (Some(id), Some(value));
             break;
@@ -215,11 +239,16 @@ impl Request {
     ) -> Result<Answer, Failure> {
         let response = self.follow(session, known_tag).await?;
         let status = response.status();
-        let header = |name| response.headers().get(name).and_then(|it: &HeaderValue| it.to_str().ok());
+        let header =
+            |name| response.headers().get(name).and_then(|it: &HeaderValue| it.to_str().ok());
         let tag = header(ETAG).map(str::to_owned);
-        let is_known = tag.as_deref().is_some_and(|tag| known_tag.is_some_and(|known| strong(tag) == strong(known)));
+        let is_known = tag
+            .as_deref()
+            .is_some_and(|tag| known_tag.is_some_and(|known| strong(tag) == strong(known)));
         // Some servers send what was asked not to be sent.
-        if known_tag.is_some() && (status == StatusCode::NOT_MODIFIED || status == StatusCode::OK && is_known) {
+        if known_tag.is_some()
+            && (status == StatusCode::NOT_MODIFIED || status == StatusCode::OK && is_known)
+        {
             return Ok(Answer::NotModified);
         }
         if status != StatusCode::OK {
@@ -229,7 +258,8 @@ impl Request {
                 || status == StatusCode::TOO_MANY_REQUESTS;
             return Err(if passes { Failure::Passing(error) } else { Failure::Lasting(error) });
         }
-        let modified = header(LAST_MODIFIED).and_then(http_date).and_then(|it| i64::try_from(it).ok());
+        let modified =
+            header(LAST_MODIFIED).and_then(http_date).and_then(|it| i64::try_from(it).ok());
         let is_packed = header(CONTENT_ENCODING).is_some_and(|it| matches!(it, "gzip" | "x-gzip"));
         let (mut digest, mut size) = self.receive(response, file, task).await?;
         if is_packed {
@@ -239,12 +269,17 @@ impl Request {
     }
 
     /// Goes after redirects.
-    async fn follow(&self, session: &Session, known_tag: Option<&str>) -> Result<Response, Failure> {
+    async fn follow(
+        &self,
+        session: &Session,
+        known_tag: Option<&str>,
+    ) -> Result<Response, Failure> {
         let lasting = |message: String| Failure::Lasting(self.error(&message));
         let mut url = self.url.clone();
         let mut at_home = true;
         for _ in 0..=MAX_REDIRECTS {
-            let client = session.fetches.web.get(&url).map_err(|error| Failure::Lasting(error.into()))?;
+            let client =
+                session.fetches.web.get(&url).map_err(|error| Failure::Lasting(error.into()))?;
             let mut request = client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
             if let Some(credential) = self.credential.as_ref().filter(|_| at_home) {
                 request = request.header(AUTHORIZATION, credential.clone());
@@ -258,14 +293,19 @@ impl Request {
             }
             let location = response.headers().get(LOCATION).and_then(|it| it.to_str().ok());
             let next = location.and_then(|it| url.join(it).ok());
-            let next = next.ok_or_else(|| lasting("it is redirected, but not to an address".to_owned()))?;
+            let next =
+                next.ok_or_else(|| lasting("it is redirected, but not to an address".to_owned()))?;
             match (url.scheme(), next.scheme()) {
                 (_, "https") | ("http", "http") => {}
                 ("https", "http") => {
                     let next = redacted(next.as_str());
-                    return Err(lasting(format!("it is redirected to `{next}`, which is not encrypted")));
+                    return Err(lasting(format!(
+                        "it is redirected to `{next}`, which is not encrypted"
+                    )));
                 }
-                (_, scheme) => return Err(lasting(format!("it is redirected to an address with `{scheme}:`"))),
+                (_, scheme) => {
+                    return Err(lasting(format!("it is redirected to an address with `{scheme}:`")));
+                }
             }
             at_home = at_home && next.origin() == url.origin();
             url = next;
@@ -293,7 +333,9 @@ impl Request {
         while let Some(chunk) = response.chunk().await.map_err(|error| self.broken(error))? {
             out.write_all(&chunk).map_err(failed)?;
             if out.n_bytes() > LARGEST {
-                return Err(Failure::Lasting(self.error(&format!("it is larger than {} GiB", LARGEST >> 30))));
+                return Err(Failure::Lasting(
+                    self.error(&format!("it is larger than {} GiB", LARGEST >> 30)),
+                ));
             }
             task.progress(&self.shown, out.n_bytes(), total, false);
         }
@@ -310,7 +352,9 @@ impl Request {
         std::io::copy(file, &mut packed).map_err(failed)?;
         packed.rewind().map_err(failed)?;
         file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
-        let broken = |error: std::io::Error| self.error(&format!("what was sent cannot be unpacked: {error}"));
+        let broken = |error: std::io::Error| {
+            self.error(&format!("what was sent cannot be unpacked: {error}"))
+        };
         let (_, plain) = decompress(BufReader::new(packed)).map_err(broken)?;
         let mut out = Hashing::new(file);
         std::io::copy(&mut plain.take(LARGEST), &mut out).map_err(broken)?;
@@ -323,7 +367,9 @@ impl Request {
         // A name that does not exist and a certificate that is wrong stay so.
         let error = error.without_url();
         let text = full_message(&error);
-        let stays = ["certificate", "dns error", "failed to lookup", "refused"].iter().any(|it| text.contains(it));
+        let stays = ["certificate", "dns error", "failed to lookup", "refused"]
+            .iter()
+            .any(|it| text.contains(it));
         let error = self.error(&text);
         if stays { Failure::Lasting(error) } else { Failure::Passing(error) }
     }

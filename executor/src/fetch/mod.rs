@@ -60,7 +60,13 @@ impl Fetches {
         key: String,
         fetch: impl FnOnce() -> Result<Fetched, ExecutorError>,
     ) -> Result<Fetched, ExecutorError> {
-        let slot = self.done.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone();
+        let slot = self
+            .done
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(key)
+            .or_default()
+            .clone();
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = &*slot {
             return Ok(known.clone());
@@ -72,22 +78,38 @@ impl Fetches {
 }
 
 /// A repository at a commit, checked out.
-pub(crate) fn git(session: &Session, git: &GitSource, task: &Task<'_>) -> Result<Fetched, ExecutorError> {
+pub(crate) fn git(
+    session: &Session,
+    git: &GitSource,
+    task: &Task<'_>,
+) -> Result<Fetched, ExecutorError> {
     session.fetches.once(format!("{git:?}"), || git::fetch(session, git, task))
 }
 
 /// A folder with one file in it, downloaded.
-pub(crate) fn http(session: &Session, http: &HttpSource, task: &Task<'_>) -> Result<Fetched, ExecutorError> {
+pub(crate) fn http(
+    session: &Session,
+    http: &HttpSource,
+    task: &Task<'_>,
+) -> Result<Fetched, ExecutorError> {
     session.fetches.once(format!("{http:?}"), || http::fetch(session, http, task))
 }
 
 /// The files of [`git`].
-pub(crate) fn git_tree(session: &Session, source: &GitSource, task: &Task<'_>) -> Result<Tree, ExecutorError> {
+pub(crate) fn git_tree(
+    session: &Session,
+    source: &GitSource,
+    task: &Task<'_>,
+) -> Result<Tree, ExecutorError> {
     Ok(git(session, source, task)?.tree)
 }
 
 /// The files of [`http`].
-pub(crate) fn http_tree(session: &Session, source: &HttpSource, task: &Task<'_>) -> Result<Tree, ExecutorError> {
+pub(crate) fn http_tree(
+    session: &Session,
+    source: &HttpSource,
+    task: &Task<'_>,
+) -> Result<Tree, ExecutorError> {
     Ok(http(session, source, task)?.tree)
 }
 

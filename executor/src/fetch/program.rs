@@ -16,10 +16,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::redacted;
-use crate::{
-    error::ExecutorError,
-    session::Session,
-};
+use crate::{error::ExecutorError, session::Session};
 
 /// More than this of what a command says is not read.
 const MOST_OUTPUT: u64 = 64 << 20;
@@ -82,20 +79,32 @@ pub(super) struct Ended {
 
 impl Program<'_> {
     /// Runs a command that has to succeed, and returns what it wrote.
-    pub(super) fn run(&self, place: Option<Place<'_>>, args: &[&OsStr]) -> Result<Vec<u8>, ExecutorError> {
+    pub(super) fn run(
+        &self,
+        place: Option<Place<'_>>,
+        args: &[&OsStr],
+    ) -> Result<Vec<u8>, ExecutorError> {
         let ended = self.attempt(place, args)?;
         if ended.is_good { Ok(ended.output) } else { Err(self.error(&ended.message)) }
     }
 
     /// Runs a command that has to succeed, and returns its first line.
-    pub(super) fn line(&self, place: Option<Place<'_>>, args: &[&OsStr]) -> Result<String, ExecutorError> {
+    pub(super) fn line(
+        &self,
+        place: Option<Place<'_>>,
+        args: &[&OsStr],
+    ) -> Result<String, ExecutorError> {
         let output = self.run(place, args)?;
         let text = String::from_utf8_lossy(&output);
         Ok(text.lines().next().unwrap_or_default().to_owned())
     }
 
     /// Runs a command with `--depth=1`, and without where the server cannot give a part of the history.
-    pub(super) fn run_shallow(&self, place: Place<'_>, args: &[&OsStr]) -> Result<Ended, ExecutorError> {
+    pub(super) fn run_shallow(
+        &self,
+        place: Place<'_>,
+        args: &[&OsStr],
+    ) -> Result<Ended, ExecutorError> {
         let ended = self.attempt(Some(place), args)?;
         let is_about_depth = ["--depth", "shallow"].iter().any(|it| ended.message.contains(it));
         if ended.is_good || !is_about_depth {
@@ -111,7 +120,11 @@ impl Program<'_> {
     }
 
     /// Runs a command.
-    pub(super) fn attempt(&self, place: Option<Place<'_>>, args: &[&OsStr]) -> Result<Ended, ExecutorError> {
+    pub(super) fn attempt(
+        &self,
+        place: Option<Place<'_>>,
+        args: &[&OsStr],
+    ) -> Result<Ended, ExecutorError> {
         self.session.cancel.check()?;
         let mut command = Command::new("git");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
@@ -200,7 +213,10 @@ impl Program<'_> {
             return self.error(&format!("the program cannot be started: {error}"));
         }
         ExecutorError::Unsupported {
-            message: format!("`{}` cannot be fetched: there is no program `git` on this machine", redacted(&self.remote)),
+            message: format!(
+                "`{}` cannot be fetched: there is no program `git` on this machine",
+                redacted(&self.remote)
+            ),
             hint: "install git, or fetch the repository before the build".to_owned(),
         }
     }
