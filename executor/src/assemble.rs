@@ -1,8 +1,8 @@
 //! From the results of steps to an image: layers in order, history with times, config, manifest.
 
 use image::{
-    canonical::to_canonical_json,
     DiffId, Digest, ImageId, Platform,
+    canonical::to_canonical_json,
     document::{Descriptor, History, ImageConfig, Manifest, media_type},
 };
 use planner::plan::{Plan, PlannedHistory};
@@ -27,8 +27,6 @@ pub struct Built {
     pub id: ImageId,
     /// `SOURCE_DATE_EPOCH`, if it was set.
     pub epoch: Option<i64>,
-    /// How many of the layers are those of the base image.
-    pub n_base_layers: usize,
 }
 
 /// What a step left behind, as far as an image shows it.
@@ -40,28 +38,40 @@ pub(crate) struct StepLayer {
     pub created: Timestamp,
 }
 
-/// Puts an image together. `base` are the layers the plan's result starts from, `step` tells what a step left.
+/// Puts an image together. `layers` are those of the plan's result, `step` tells what a step left.
 pub(crate) fn assemble(
     plan: &Plan,
     layers: Vec<DiffId>,
-    n_base_layers: usize,
     step: impl Fn(planner::plan::StepId) -> Option<StepLayer>,
 ) -> Result<Built, ExecutorError> {
     let mut config = plan.config.clone();
     config.rootfs.diff_ids = layers.clone();
-    let made: Vec<Option<StepLayer>> = plan.history.iter().map(|it| it.step.and_then(&step)).collect();
+    let made: Vec<Option<StepLayer>> =
+        plan.history.iter().map(|it| it.step.and_then(&step)).collect();
     config.history = history(&plan.history, &made, plan.epoch);
     config.created = config.history.iter().rev().find_map(|it| it.created.clone());
     if config.created.is_none() {
         config.created = plan.epoch.map(|secs| rfc3339(Timestamp { secs, nanos: 0 }));
     }
-    let config_bytes = to_canonical_json(&config).map_err(|source| ExecutorError::Encode { source })?;
+    let config_bytes =
+        to_canonical_json(&config).map_err(|source| ExecutorError::Encode { source })?;
     let id = ImageId(Digest::of(&config_bytes));
-    Ok(Built { platform: plan.platform.clone(), layers, config, config_bytes, id, epoch: plan.epoch, n_base_layers })
+    Ok(Built {
+        platform: plan.platform.clone(),
+        layers,
+        config,
+        config_bytes,
+        id,
+        epoch: plan.epoch,
+    })
 }
 
 /// Fills in times: each layer's own; lines without a layer get that of the layer before them, or of the first new one.
-fn history(planned: &[PlannedHistory], made: &[Option<StepLayer>], epoch: Option<i64>) -> Vec<History> {
+fn history(
+    planned: &[PlannedHistory],
+    made: &[Option<StepLayer>],
+    epoch: Option<i64>,
+) -> Vec<History> {
     let mut lines: Vec<History> = planned
         .iter()
         .zip(made)

@@ -32,7 +32,11 @@ impl Context {
     /// # Errors
     ///
     /// [`ExecutorError::OpenContext`] and [`ExecutorError::BadPattern`].
-    pub fn folder(session: &Session, path: &Path, patterns: Vec<String>) -> Result<Self, ExecutorError> {
+    pub fn folder(
+        session: &Session,
+        path: &Path,
+        patterns: Vec<String>,
+    ) -> Result<Self, ExecutorError> {
         let path = path
             .canonicalize()
             .map_err(|source| ExecutorError::OpenContext { path: path.to_owned(), source })?;
@@ -48,7 +52,8 @@ impl Context {
     /// [`ExecutorError::BadArchive`], or the store fails.
     pub fn archive(session: &Session, input: impl Read + Send) -> Result<Self, ExecutorError> {
         let bad = |source: io::Error| ExecutorError::BadArchive { message: source.to_string() };
-        let (_, plain) = image::compress::decompress(BufReader::with_capacity(1 << 16, input)).map_err(bad)?;
+        let (_, plain) =
+            image::compress::decompress(BufReader::with_capacity(1 << 16, input)).map_err(bad)?;
         let (staged, index) = copy::write_archive(plain, session.store.stage_blob()?)?;
         if index.changes.is_empty() {
             return Ok(Self::empty());

@@ -10,7 +10,10 @@ use parser::span::Span;
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "fields hold what their names say; the messages explain the variants")]
+#[expect(
+    missing_docs,
+    reason = "fields hold what their names say; the messages explain the variants"
+)]
 pub enum ExecutorError {
     #[error("cannot open the build context `{}`", path.display())]
     OpenContext { path: PathBuf, source: io::Error },
@@ -20,7 +23,9 @@ pub enum ExecutorError {
     TooManyLinks { path: String },
     #[error("failed to calculate checksum: `{path}`: not found")]
     NotFound { path: String },
-    #[error("failed to calculate checksum: `{path}`: not found, excluded by `{pattern}` of the ignore file")]
+    #[error(
+        "failed to calculate checksum: `{path}`: not found, excluded by `{pattern}` of the ignore file"
+    )]
     Ignored { path: String, pattern: String },
     #[error("invalid pattern `{pattern}`")]
     BadPattern { pattern: String },
@@ -84,17 +89,26 @@ impl ExecutorError {
     /// What to do about it, where there is something to say.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::NotFound { .. } => "the path is looked for in the build context, or in the stage that --from names",
-            Self::Ignored { .. } => "take the pattern out of the ignore file, or add a line with `!` for this path",
+            Self::NotFound { .. } => {
+                "the path is looked for in the build context, or in the stage that --from names"
+            }
+            Self::Ignored { .. } => {
+                "take the pattern out of the ignore file, or add a line with `!` for this path"
+            }
             Self::NotAFolder { .. } => "a folder cannot be copied over a file or through a link",
             Self::UnknownOwner { .. } => "use numbers, for example `--chown=1000:1000`",
-            Self::ExitCode { out_of_memory: true, .. } | Self::Signal { out_of_memory: true, .. } => {
-                "the kernel ended it for want of memory"
+            Self::ExitCode { out_of_memory: true, .. }
+            | Self::Signal { out_of_memory: true, .. } => "the kernel ended it for want of memory",
+            Self::ExitCode { code: 127, .. } => {
+                "127 is what a shell returns for a command that it cannot find"
             }
-            Self::ExitCode { code: 127, .. } => "127 is what a shell returns for a command that it cannot find",
-            Self::SecretNotFound { id } => return Some(format!("give it with `--secret id={id},src=FILE`")),
+            Self::SecretNotFound { id } => {
+                return Some(format!("give it with `--secret id={id},src=FILE`"));
+            }
             Self::SshNotFound { id } => return Some(format!("give it with `--ssh {id}`")),
-            Self::NoContext { name } => return Some(format!("give it with `--build-context {name}=FOLDER`")),
+            Self::NoContext { name } => {
+                return Some(format!("give it with `--build-context {name}=FOLDER`"));
+            }
             Self::Unsupported { hint, .. } => return Some(hint.clone()),
             Self::Registry(error) => return error.hint(),
             _ => return None,

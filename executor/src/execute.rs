@@ -35,14 +35,22 @@ impl Session {
         for step in plans.iter().flat_map(|it| &it.steps) {
             let Op::Copy(op) = &step.op else { continue };
             for item in &op.items {
-                let CopyItem::Paths { source: Source::Local(name), path, parents: None, span, .. } = item else {
+                let CopyItem::Paths {
+                    source: Source::Local(name), path, parents: None, span, ..
+                } = item
+                else {
                     continue;
                 };
                 let Some(context) = self.contexts.get(name) else { continue };
                 if let Err(error) = copy::check_source(&context.tree, path) {
-                    let source = explain_missing(op, &vec![context.tree.clone(); op.items.len()], error);
+                    let source =
+                        explain_missing(op, &vec![context.tree.clone(); op.items.len()], error);
                     if missing.iter().all(|it| it.span != Some(*span)) {
-                        missing.push(StepError { name: step.name.clone(), span: Some(*span), source });
+                        missing.push(StepError {
+                            name: step.name.clone(),
+                            span: Some(*span),
+                            source,
+                        });
                     }
                 }
             }
@@ -57,7 +65,8 @@ impl Session {
     /// The first step that failed. Nothing is named or exported then; what was finished stays known.
     pub fn build(&self, plans: &[Plan], facts: &Facts) -> Result<Vec<Built>, StepError> {
         let _lease = self.store.lease().map_err(|error| outside(error.into()))?;
-        let runs: Vec<Execution<'_>> = plans.iter().map(|plan| Execution::new(self, plan, facts)).collect();
+        let runs: Vec<Execution<'_>> =
+            plans.iter().map(|plan| Execution::new(self, plan, facts)).collect();
         let mut tasks = Vec::new();
         let mut dependencies: Vec<Vec<usize>> = Vec::new();
         for (run_idx, run) in runs.iter().enumerate() {
@@ -71,9 +80,14 @@ impl Session {
             let (run_idx, step_id) = tasks[task];
             let run = &runs[run_idx];
             let step = &run.plan.steps[step_id.0];
-            run.step(step_id).map_err(|source| StepError { name: step.name.clone(), span: Some(step.span), source })
+            run.step(step_id).map_err(|source| StepError {
+                name: step.name.clone(),
+                span: Some(step.span),
+                source,
+            })
         })?;
-        let built = runs.iter().map(Execution::finish).collect::<Result<Vec<_>, _>>().map_err(outside)?;
+        let built =
+            runs.iter().map(Execution::finish).collect::<Result<Vec<_>, _>>().map_err(outside)?;
         for context in self.contexts.values() {
             if let Tree::Folder(folder) = &context.tree
                 && let Some(bytes) = folder.save()
@@ -179,30 +193,17 @@ impl<'a> Execution<'a> {
 
     fn finish(&self) -> Result<Built, ExecutorError> {
         let chain = self.chain(&self.plan.output)?;
-        let n_base_layers = self.n_base_layers(&self.plan.output);
         self.show_unused_images();
-        assemble::assemble(self.plan, chain.layers().to_vec(), n_base_layers, |id| {
+        assemble::assemble(self.plan, chain.layers().to_vec(), |id| {
             self.results.get(id.0)?.get().map(|it| it.layer)
         })
-    }
-
-    fn n_base_layers(&self, source: &Source) -> usize {
-        let mut source = source;
-        loop {
-            match source {
-                Source::Image(image_idx) => return self.images.get(image_idx).map_or(0, |it| it.1.len()),
-                Source::Step(id) => match &self.plan.steps[id.0] {
-                    Step { op: Op::Copy(CopyOp { link: true, .. }), parent, .. } | Step { parent, .. } => source = parent,
-                },
-                _ => return 0,
-            }
-        }
     }
 
     /// Base images of which nothing was needed appear in the progress as known.
     fn show_unused_images(&self) {
         for (image_idx, pulled) in self.pulled.iter().enumerate() {
-            if !std::mem::replace(&mut *pulled.lock().unwrap_or_else(PoisonError::into_inner), true) {
+            if !std::mem::replace(&mut *pulled.lock().unwrap_or_else(PoisonError::into_inner), true)
+            {
                 self.session.task(self.image_task_name(image_idx)).cached();
             }
         }
@@ -220,7 +221,9 @@ impl<'a> Execution<'a> {
     pub(crate) fn chain(&self, source: &Source) -> Result<Chain, ExecutorError> {
         match source {
             Source::Scratch => Ok(Chain::default()),
-            Source::Image(image_idx) => Ok(Chain::new(self.images.get(image_idx).map(|it| it.1.clone()).unwrap_or_default())),
+            Source::Image(image_idx) => Ok(Chain::new(
+                self.images.get(image_idx).map(|it| it.1.clone()).unwrap_or_default(),
+            )),
             Source::Step(id) => match self.results[id.0].get() {
                 Some(result) => Ok(result.chain.clone()),
                 None => Err(ExecutorError::Canceled),
@@ -247,7 +250,8 @@ impl<'a> Execution<'a> {
                 if is_known {
                     task.cached();
                 } else {
-                    let result = self.session.ensure_layers(layers.layers(), Some(&TaskHandle(&task)));
+                    let result =
+                        self.session.ensure_layers(layers.layers(), Some(&TaskHandle(&task)));
                     task.end(result)?;
                 }
                 *pulled = true;
@@ -276,7 +280,11 @@ impl<'a> Execution<'a> {
     }
 
     /// Looks a key up, unless the step is to be done anyway.
-    pub(crate) fn look_up(&self, step: &Step, key: &StepKey) -> Result<Option<StepRecord>, ExecutorError> {
+    pub(crate) fn look_up(
+        &self,
+        step: &Step,
+        key: &StepKey,
+    ) -> Result<Option<StepRecord>, ExecutorError> {
         if step.no_cache {
             return Ok(None);
         }
@@ -350,7 +358,8 @@ impl<'a> Execution<'a> {
                 CopyItem::Inline { .. } => Ok(Tree::Empty),
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let gathered = copy::gather(op, &trees).map_err(|error| explain_missing(op, &trees, error))?;
+        let gathered =
+            copy::gather(op, &trees).map_err(|error| explain_missing(op, &trees, error))?;
         let mut key = self.copy_key("copy", op, parent);
         key.digest("content", &gathered.content);
         key.text("files", &gathered.n_files.to_string());
@@ -364,7 +373,9 @@ impl<'a> Execution<'a> {
                     false => self.tree(&step.parent, task)?,
                 };
                 task.start();
-                self.write_layer(|out| copy::write_copy(op, &gathered, &trees, &below, self.times(), out))
+                self.write_layer(|out| {
+                    copy::write_copy(op, &gathered, &trees, &below, self.times(), out)
+                })
             })?,
         };
         if let Some((key, recipe)) = fast {
@@ -406,7 +417,12 @@ impl<'a> Execution<'a> {
         let mut key = self.copy_key("copy from layers", op, parent);
         for item in &op.items {
             match item {
-                CopyItem::Paths { source: source @ (Source::Image(_) | Source::Step(_)), path, parents, .. } => {
+                CopyItem::Paths {
+                    source: source @ (Source::Image(_) | Source::Step(_)),
+                    path,
+                    parents,
+                    ..
+                } => {
                     key.digest("source", &chain_id(self.chain(source)?.layers()));
                     key.text("path", path);
                     if let Some(parents) = parents {

@@ -24,7 +24,12 @@ use crate::{
 
 /// Writes what is in the folder `path` of a tree (or the file at `path`) into the folder `dest`. Owners are kept with
 /// `keep_owners`, else everything is the caller's.
-pub(crate) fn write_folder(tree: &Tree, path: &[u8], dest: &Path, keep_owners: bool) -> Result<(), ExecutorError> {
+pub(crate) fn write_folder(
+    tree: &Tree,
+    path: &[u8],
+    dest: &Path,
+    keep_owners: bool,
+) -> Result<(), ExecutorError> {
     let root = tree.resolve(path, true)?;
     let Some(node) = tree.lookup(&root)? else {
         return Err(ExecutorError::NotFound { path: lossy(&root) });
@@ -84,19 +89,27 @@ impl FolderWriter<'_> {
                 let mut to = fs::File::create_new(dest).map_err(failed)?;
                 io::copy(&mut from, &mut to).map_err(failed)?;
             }
-            Kind::Symlink { target } => symlink(std::ffi::OsStr::from_bytes(target), dest).map_err(failed)?,
+            Kind::Symlink { target } => {
+                symlink(std::ffi::OsStr::from_bytes(target), dest).map_err(failed)?
+            }
             Kind::Hardlink { .. } => return Ok(()),
             Kind::Fifo => node_at(dest, FileType::Fifo, 0, 0).map_err(failed)?,
             // Devices are made where that is allowed, and left out where it is not, as BuildKit does.
-            Kind::CharDevice { major, minor } => drop(node_at(dest, FileType::CharacterDevice, *major, *minor)),
-            Kind::BlockDevice { major, minor } => drop(node_at(dest, FileType::BlockDevice, *major, *minor)),
+            Kind::CharDevice { major, minor } => {
+                drop(node_at(dest, FileType::CharacterDevice, *major, *minor))
+            }
+            Kind::BlockDevice { major, minor } => {
+                drop(node_at(dest, FileType::BlockDevice, *major, *minor))
+            }
         }
         if fs::symlink_metadata(dest).is_err() {
             return Ok(());
         }
         if self.keep_owners {
             match node.kind {
-                Kind::Symlink { .. } => lchown(dest, Some(node.uid), Some(node.gid)).map_err(failed)?,
+                Kind::Symlink { .. } => {
+                    lchown(dest, Some(node.uid), Some(node.gid)).map_err(failed)?
+                }
                 _ => chown(dest, Some(node.uid), Some(node.gid)).map_err(failed)?,
             }
         }

@@ -39,7 +39,11 @@ impl Session {
     /// # Errors
     ///
     /// The name is neither in the store nor to be had from its registry, or what is there is no image.
-    pub fn look_up(&self, needs: &[Need], facts: &mut Facts) -> Result<(), (ImageQuery, ExecutorError)> {
+    pub fn look_up(
+        &self,
+        needs: &[Need],
+        facts: &mut Facts,
+    ) -> Result<(), (ImageQuery, ExecutorError)> {
         for need in needs {
             let Need::Image(query) = need;
             self.cancel.check().map_err(|error| (query.clone(), error))?;
@@ -52,11 +56,17 @@ impl Session {
     fn image_fact(&self, query: &ImageQuery) -> Result<ImageFact, ExecutorError> {
         match &query.origin {
             ImageOrigin::Reference(name) => self.reference_fact(name, &query.platform),
-            ImageOrigin::OciLayout(text) => crate::layout_source::layout_fact(self, text, &query.platform),
+            ImageOrigin::OciLayout(text) => {
+                crate::layout_source::layout_fact(self, text, &query.platform)
+            }
         }
     }
 
-    fn reference_fact(&self, name: &ImageRef, platform: &Platform) -> Result<ImageFact, ExecutorError> {
+    fn reference_fact(
+        &self,
+        name: &ImageRef,
+        platform: &Platform,
+    ) -> Result<ImageFact, ExecutorError> {
         if !self.pull
             && let Some(fact) = self.stored_fact(name, platform)?
         {
@@ -68,7 +78,9 @@ impl Session {
             (Err(error), true) => match self.stored_fact(name, platform) {
                 // Offline with --pull: better an image that may be old than none, but say so.
                 Ok(Some(fact)) if is_unreachable(&error) => {
-                    task.warn(format!("the registry cannot be asked, `{name}` is taken as it is here: {error}"));
+                    task.warn(format!(
+                        "the registry cannot be asked, `{name}` is taken as it is here: {error}"
+                    ));
                     task.end(Ok(fact))
                 }
                 _ => task.end(Err(error)),
@@ -77,16 +89,25 @@ impl Session {
         }
     }
 
-    fn stored_fact(&self, name: &ImageRef, platform: &Platform) -> Result<Option<ImageFact>, ExecutorError> {
+    fn stored_fact(
+        &self,
+        name: &ImageRef,
+        platform: &Platform,
+    ) -> Result<Option<ImageFact>, ExecutorError> {
         let Some(found) = self.store.resolve(&name.to_string())? else { return Ok(None) };
         let matcher = platform.only();
         let best = found.record.platforms.iter().filter(|it| matcher.matches(&it.platform));
         let Some(found) = best.min_by_key(|it| matcher.rank(&it.platform)) else { return Ok(None) };
-        let Ok(bytes) = self.store.read_blob(&found.config.0, DOCUMENT_LIMIT) else { return Ok(None) };
+        let Ok(bytes) = self.store.read_blob(&found.config.0, DOCUMENT_LIMIT) else {
+            return Ok(None);
+        };
         let config = parse_config(&bytes, name)?;
-        let Ok(bytes) = self.store.read_blob(&found.manifest.digest, DOCUMENT_LIMIT) else { return Ok(None) };
-        let manifest: Manifest = serde_json::from_slice(&bytes)
-            .map_err(|source| ExecutorError::Document { what: format!("manifest of {name}"), source })?;
+        let Ok(bytes) = self.store.read_blob(&found.manifest.digest, DOCUMENT_LIMIT) else {
+            return Ok(None);
+        };
+        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|source| {
+            ExecutorError::Document { what: format!("manifest of {name}"), source }
+        })?;
         self.note_layers(name, &config, &manifest, false);
         // An image made here has no blobs to fetch: its layers must be here.
         if !self.has_layers(&config)? {
@@ -97,7 +118,12 @@ impl Session {
 
     fn has_layers(&self, config: &ImageConfig) -> Result<bool, ExecutorError> {
         for layer in &config.rootfs.diff_ids {
-            let is_remote = self.remote.layers.lock().unwrap_or_else(PoisonError::into_inner).contains_key(layer);
+            let is_remote = self
+                .remote
+                .layers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains_key(layer);
             if !is_remote && self.store.layer(layer)?.is_none() {
                 return Ok(false);
             }
@@ -105,7 +131,11 @@ impl Session {
         Ok(true)
     }
 
-    fn remote_fact(&self, name: &ImageRef, platform: &Platform) -> Result<ImageFact, ExecutorError> {
+    fn remote_fact(
+        &self,
+        name: &ImageRef,
+        platform: &Platform,
+    ) -> Result<ImageFact, ExecutorError> {
         let (fact, record) = self.remote_image(name, platform)?;
         self.store.tag(name, &record)?;
         Ok(fact)
@@ -116,7 +146,11 @@ impl Session {
     /// # Errors
     ///
     /// The registry cannot be asked, has no such image, or something of it is not what its digest says.
-    pub fn pull_image(&self, name: &ImageRef, platform: &Platform) -> Result<ImageRecord, ExecutorError> {
+    pub fn pull_image(
+        &self,
+        name: &ImageRef,
+        platform: &Platform,
+    ) -> Result<ImageRecord, ExecutorError> {
         let task = self.task(format!("pulling {name}"));
         let pull = || {
             let (fact, record) = self.remote_image(name, platform)?;
@@ -133,14 +167,20 @@ impl Session {
     /// # Errors
     ///
     /// A layer is not here, and neither is it to be had under `name`.
-    pub fn complete(&self, name: Option<&ImageRef>, image: &PlatformImage) -> Result<(), ExecutorError> {
+    pub fn complete(
+        &self,
+        name: Option<&ImageRef>,
+        image: &PlatformImage,
+    ) -> Result<(), ExecutorError> {
         let bytes = self.store.read_blob(&image.manifest.digest, DOCUMENT_LIMIT)?;
         let what = || format!("manifest {}", image.manifest.digest);
-        let manifest: Manifest =
-            serde_json::from_slice(&bytes).map_err(|source| ExecutorError::Document { what: what(), source })?;
+        let manifest: Manifest = serde_json::from_slice(&bytes)
+            .map_err(|source| ExecutorError::Document { what: what(), source })?;
         if let Some(name) = name {
             let mut layers = self.remote.layers.lock().unwrap_or_else(PoisonError::into_inner);
-            for (diff_id, blob) in image.layers.iter().zip(manifest.layers).filter(|(it, blob)| blob.digest != it.0) {
+            for (diff_id, blob) in
+                image.layers.iter().zip(manifest.layers).filter(|(it, blob)| blob.digest != it.0)
+            {
                 layers.entry(*diff_id).or_insert((name.clone(), blob));
             }
         }
@@ -148,12 +188,18 @@ impl Session {
     }
 
     /// Asks the registry for the documents of an image, and keeps them.
-    fn remote_image(&self, name: &ImageRef, platform: &Platform) -> Result<(ImageFact, ImageRecord), ExecutorError> {
+    fn remote_image(
+        &self,
+        name: &ImageRef,
+        platform: &Platform,
+    ) -> Result<(ImageFact, ImageRecord), ExecutorError> {
         let image = self.wait(self.client.pull_image(name, platform))??;
         self.note_layers(name, &image.config, &image.parsed, true);
         let manifest = self.store.put_blob(&image.manifest.bytes)?;
         let config_digest = self.store.put_blob(&image.config_bytes)?;
-        let document = |it: &registry::RawDocument| descriptor(&it.media_type, it.digest, it.bytes.len() as u64);
+        let document = |it: &registry::RawDocument| {
+            descriptor(&it.media_type, it.digest, it.bytes.len() as u64)
+        };
         let target = match &image.index {
             Some(index) => {
                 self.store.put_blob(&index.bytes)?;
@@ -174,12 +220,21 @@ impl Session {
             layers: image.config.rootfs.diff_ids.clone(),
         });
         let created = u64::try_from(Timestamp::now().secs).unwrap_or(0);
-        Ok((ImageFact { manifest, config: image.config }, ImageRecord { target, platforms, created }))
+        Ok((
+            ImageFact { manifest, config: image.config },
+            ImageRecord { target, platforms, created },
+        ))
     }
 
     /// Notes where the layers of an image can be had. An image that was not pulled has no compressed blobs: of such a one
     /// nothing is noted unless `is_remote`.
-    pub(crate) fn note_layers(&self, name: &ImageRef, config: &ImageConfig, manifest: &Manifest, is_remote: bool) {
+    pub(crate) fn note_layers(
+        &self,
+        name: &ImageRef,
+        config: &ImageConfig,
+        manifest: &Manifest,
+        is_remote: bool,
+    ) {
         let mut layers = self.remote.layers.lock().unwrap_or_else(PoisonError::into_inner);
         for (diff_id, blob) in config.rootfs.diff_ids.iter().zip(&manifest.layers) {
             if is_remote || blob.digest != diff_id.0 {
@@ -196,7 +251,13 @@ impl Session {
 
     /// All blobs that can be had from registries.
     pub(crate) fn remote_blobs(&self) -> Vec<(ImageRef, Descriptor)> {
-        self.remote.layers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.remote
+            .layers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
     }
 
     /// Brings the layers into the store that are not there.
@@ -204,7 +265,11 @@ impl Session {
     /// # Errors
     ///
     /// A layer is not known, cannot be fetched, or is not what its digest says.
-    pub fn ensure_layers(&self, layers: &[DiffId], task: Option<&TaskHandle<'_>>) -> Result<(), ExecutorError> {
+    pub fn ensure_layers(
+        &self,
+        layers: &[DiffId],
+        task: Option<&TaskHandle<'_>>,
+    ) -> Result<(), ExecutorError> {
         let mut missing = Vec::new();
         for layer in layers {
             if self.store.layer(layer)?.is_none() && !missing.contains(layer) {
@@ -233,7 +298,10 @@ impl Session {
                 }
             };
             let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(work)).collect();
-            threads.into_iter().map(|it| it.join().unwrap_or(Err(ExecutorError::Canceled))).fold(Ok(()), Result::and)
+            threads
+                .into_iter()
+                .map(|it| it.join().unwrap_or(Err(ExecutorError::Canceled)))
+                .fold(Ok(()), Result::and)
         })
     }
 
@@ -247,14 +315,19 @@ impl Session {
         if self.store.layer(layer)?.is_some() {
             return Ok(());
         }
-        let known = self.remote.layers.lock().unwrap_or_else(PoisonError::into_inner).get(layer).cloned();
+        let known =
+            self.remote.layers.lock().unwrap_or_else(PoisonError::into_inner).get(layer).cloned();
         let Some((name, blob)) = known else {
-            return Err(ExecutorError::MissingLayer { digest: layer.to_string(), image: "the store".to_owned() });
+            return Err(ExecutorError::MissingLayer {
+                digest: layer.to_string(),
+                image: "the store".to_owned(),
+            });
         };
         if !self.store.has_blob(&blob.digest)? {
             let mut staged = self.store.stage_blob()?;
             let part = blob.digest.to_string();
-            let progress = |n_bytes: u64| task.progress(&part, n_bytes, Some(blob.size), n_bytes >= blob.size);
+            let progress =
+                |n_bytes: u64| task.progress(&part, n_bytes, Some(blob.size), n_bytes >= blob.size);
             self.wait(self.client.blob(&name, &blob, &mut staged, &progress))??;
             staged.commit(Some(&blob.digest))?;
         }
@@ -267,7 +340,8 @@ impl Session {
 pub struct TaskHandle<'a>(pub(crate) &'a Task<'a>);
 
 pub(crate) fn parse_config(bytes: &[u8], name: &ImageRef) -> Result<ImageConfig, ExecutorError> {
-    serde_json::from_slice(bytes).map_err(|source| ExecutorError::Document { what: format!("config of {name}"), source })
+    serde_json::from_slice(bytes)
+        .map_err(|source| ExecutorError::Document { what: format!("config of {name}"), source })
 }
 
 /// The platform that a config says it is for.
@@ -287,7 +361,10 @@ fn is_unreachable(error: &ExecutorError) -> bool {
 }
 
 /// The images of a plan by number, with all that steps need of them.
-pub(crate) fn plan_images(plan: &planner::plan::Plan, facts: &Facts) -> BTreeMap<usize, (Digest, Vec<DiffId>)> {
+pub(crate) fn plan_images(
+    plan: &planner::plan::Plan,
+    facts: &Facts,
+) -> BTreeMap<usize, (Digest, Vec<DiffId>)> {
     plan.images
         .iter()
         .enumerate()

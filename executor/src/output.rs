@@ -11,8 +11,8 @@ use std::{
 
 use cache::{ImageRecord, LayerRecord, PlatformImage};
 use image::{
-    canonical::to_canonical_json,
     DiffId, ImageRef, Platform,
+    canonical::to_canonical_json,
     compress::{Compression, Compressor},
     document::{Descriptor, Index, media_type},
     layer::TarWriter,
@@ -53,7 +53,11 @@ impl Session {
     /// # Errors
     ///
     /// A layer cannot be had or compressed.
-    pub fn export(&self, images: &[Built], options: &ExportOptions) -> Result<Export, ExecutorError> {
+    pub fn export(
+        &self,
+        images: &[Built],
+        options: &ExportOptions,
+    ) -> Result<Export, ExecutorError> {
         let task = self.task("exporting layers");
         let result = self.make_export(images, options, &task);
         task.end(result)
@@ -96,7 +100,8 @@ impl Session {
     ) -> Result<RawDocument, ExecutorError> {
         let mut manifest = manifest(&image.config_bytes, layers);
         manifest.annotations = options.annotations.clone();
-        let bytes = to_canonical_json(&manifest).map_err(|source| ExecutorError::Encode { source })?;
+        let bytes =
+            to_canonical_json(&manifest).map_err(|source| ExecutorError::Encode { source })?;
         Ok(RawDocument::new(media_type::OCI_MANIFEST, bytes))
     }
 
@@ -107,7 +112,10 @@ impl Session {
         options: &ExportOptions,
         task: &Task<'_>,
     ) -> Result<Descriptor, ExecutorError> {
-        let missing = || ExecutorError::MissingLayer { digest: layer.to_string(), image: "the result".to_owned() };
+        let missing = || ExecutorError::MissingLayer {
+            digest: layer.to_string(),
+            image: "the result".to_owned(),
+        };
         let record = self.store.layer(layer)?.ok_or_else(missing)?;
         let wanted = options.compression.unwrap_or(Compression::Uncompressed);
         let wanted_type = match wanted {
@@ -144,10 +152,18 @@ impl Session {
         let staged = self.store.stage_blob()?;
         let compressor = Compressor::new(staged, wanted, n_threads)
             .map_err(|source| ExecutorError::Read { path: layer.to_string(), source })?;
-        let mut counting = Counting { inner: compressor, n_bytes: 0, next: 1 << 22, report: |n_bytes| task.progress(&part, n_bytes, total, false) };
+        let mut counting = Counting {
+            inner: compressor,
+            n_bytes: 0,
+            next: 1 << 22,
+            report: |n_bytes| task.progress(&part, n_bytes, total, false),
+        };
         self.store.write_tar(layer, &mut counting)?;
         let n_bytes = counting.n_bytes;
-        let staged = counting.inner.finish().map_err(|source| ExecutorError::Read { path: layer.to_string(), source })?;
+        let staged = counting
+            .inner
+            .finish()
+            .map_err(|source| ExecutorError::Read { path: layer.to_string(), source })?;
         task.progress(&part, n_bytes, total, true);
         let (digest, size) = staged.commit(None)?;
         let blob = descriptor(wanted_type, digest, size);
@@ -160,7 +176,12 @@ impl Session {
     /// # Errors
     ///
     /// The store cannot be written.
-    pub fn keep(&self, images: &[Built], names: &[ImageRef], options: &ExportOptions) -> Result<ImageRecord, ExecutorError> {
+    pub fn keep(
+        &self,
+        images: &[Built],
+        names: &[ImageRef],
+        options: &ExportOptions,
+    ) -> Result<ImageRecord, ExecutorError> {
         let task = self.task("exporting to image");
         let result = self.keep_images(images, names, options, &task);
         task.end(result)
@@ -211,7 +232,12 @@ impl Session {
     }
 
     /// What the manifest of an image in the store says of a layer: its blob where there is one, else its tar.
-    fn kept_blob(&self, layer: &DiffId, options: &ExportOptions, task: &Task<'_>) -> Result<Descriptor, ExecutorError> {
+    fn kept_blob(
+        &self,
+        layer: &DiffId,
+        options: &ExportOptions,
+        task: &Task<'_>,
+    ) -> Result<Descriptor, ExecutorError> {
         if options.compression.is_some() {
             self.ensure_layers(std::slice::from_ref(layer), None)?;
             return self.layer_blob(layer, options, task);
@@ -239,9 +265,13 @@ impl Session {
             _ => "exporting to oci image format",
         });
         let named = Named { names: names.to_vec(), export };
-        let result = registry::archive::write_archive(out, format, std::slice::from_ref(&named), self)
-            .map_err(ExecutorError::from)
-            .and_then(|mut out| out.flush().map_err(|source| ExecutorError::Write { path: "archive".into(), source }));
+        let result =
+            registry::archive::write_archive(out, format, std::slice::from_ref(&named), self)
+                .map_err(ExecutorError::from)
+                .and_then(|mut out| {
+                    out.flush()
+                        .map_err(|source| ExecutorError::Write { path: "archive".into(), source })
+                });
         task.end(result)
     }
 
@@ -250,7 +280,12 @@ impl Session {
     /// # Errors
     ///
     /// The folder or the store fails.
-    pub fn write_layout(&self, export: Export, names: &[ImageRef], folder: &Path) -> Result<(), ExecutorError> {
+    pub fn write_layout(
+        &self,
+        export: Export,
+        names: &[ImageRef],
+        folder: &Path,
+    ) -> Result<(), ExecutorError> {
         let task = self.task("exporting to oci image layout");
         let named = Named { names: names.to_vec(), export };
         let result = registry::layout::write_layout(folder, std::slice::from_ref(&named), self);
@@ -266,9 +301,15 @@ impl Session {
         for name in names {
             let task = self.task(format!("pushing {name}"));
             let progress = |blob: &Descriptor, n_bytes: u64| {
-                task.progress(&blob.digest.to_string(), n_bytes, Some(blob.size), n_bytes >= blob.size);
+                task.progress(
+                    &blob.digest.to_string(),
+                    n_bytes,
+                    Some(blob.size),
+                    n_bytes >= blob.size,
+                );
             };
-            let result = self.wait(self.client.push(name, export, &self.mountable(), self, &progress))?;
+            let result =
+                self.wait(self.client.push(name, export, &self.mountable(), self, &progress))?;
             task.end(result.map(drop).map_err(ExecutorError::from))?;
         }
         Ok(())
@@ -279,7 +320,12 @@ impl Session {
     /// # Errors
     ///
     /// The folder or the store fails.
-    pub fn write_folder(&self, images: &[Built], folder: &Path, split: bool) -> Result<(), ExecutorError> {
+    pub fn write_folder(
+        &self,
+        images: &[Built],
+        folder: &Path,
+        split: bool,
+    ) -> Result<(), ExecutorError> {
         let task = self.task("exporting to client directory");
         let result = images.iter().try_for_each(|image| {
             let tree = self.image_tree(&image.layers)?;
@@ -297,7 +343,12 @@ impl Session {
     /// # Errors
     ///
     /// The tar or the store fails.
-    pub fn write_tar(&self, images: &[Built], split: bool, out: impl Write) -> Result<(), ExecutorError> {
+    pub fn write_tar(
+        &self,
+        images: &[Built],
+        split: bool,
+        out: impl Write,
+    ) -> Result<(), ExecutorError> {
         let task = self.task("sending tarball");
         let mut writer = TarWriter::new_plain(io::BufWriter::with_capacity(1 << 18, out));
         let result = images
@@ -309,7 +360,8 @@ impl Session {
             })
             .and_then(|()| {
                 let mut out = writer.finish()?;
-                out.flush().map_err(|source| ExecutorError::Write { path: "archive".into(), source })
+                out.flush()
+                    .map_err(|source| ExecutorError::Write { path: "archive".into(), source })
             });
         task.end(result)
     }
@@ -321,7 +373,10 @@ impl Session {
 
     fn image_tree(&self, layers: &[DiffId]) -> Result<Tree, ExecutorError> {
         self.ensure_layers(layers, None)?;
-        Ok(Tree::Layers(std::sync::Arc::new(Layers::open(&self.store, &Chain::new(layers.to_vec()))?)))
+        Ok(Tree::Layers(std::sync::Arc::new(Layers::open(
+            &self.store,
+            &Chain::new(layers.to_vec()),
+        )?)))
     }
 }
 
@@ -336,7 +391,10 @@ impl BlobSource for Session {
     }
 }
 
-fn index_document(descriptors: Vec<Descriptor>, options: &ExportOptions) -> Result<RawDocument, ExecutorError> {
+fn index_document(
+    descriptors: Vec<Descriptor>,
+    options: &ExportOptions,
+) -> Result<RawDocument, ExecutorError> {
     let index = Index {
         schema_version: 2,
         media_type: media_type::OCI_INDEX.to_owned(),

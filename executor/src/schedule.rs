@@ -40,11 +40,24 @@ pub(crate) fn run<E: Send>(
         }
     }
     let ready = (0..n_tasks).filter(|it| n_missing[*it] == 0).collect();
-    let state = State { ready, n_missing, n_open: n_tasks, n_threads: 1, n_idle: 0, has_failed: false };
+    let state =
+        State { ready, n_missing, n_open: n_tasks, n_threads: 1, n_idle: 0, has_failed: false };
     let state = Mutex::new(state);
     let changed = Condvar::new();
     let first_error = Mutex::new(None);
-    std::thread::scope(|scope| worker(scope, &Shared { state: &state, changed: &changed, first_error: &first_error, dependents: &dependents, n_jobs: n_jobs.max(1), work: &work }));
+    std::thread::scope(|scope| {
+        worker(
+            scope,
+            &Shared {
+                state: &state,
+                changed: &changed,
+                first_error: &first_error,
+                dependents: &dependents,
+                n_jobs: n_jobs.max(1),
+                work: &work,
+            },
+        )
+    });
     match first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),
         None => Ok(()),
@@ -72,8 +85,10 @@ fn lock<'a>(state: &'a Mutex<State>) -> MutexGuard<'a, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn worker<'scope, 'env, E, W>(scope: &'scope std::thread::Scope<'scope, 'env>, shared: &Shared<'env, E, W>)
-where
+fn worker<'scope, 'env, E, W>(
+    scope: &'scope std::thread::Scope<'scope, 'env>,
+    shared: &Shared<'env, E, W>,
+) where
     E: Send,
     W: Fn(usize) -> Result<(), E> + Sync,
 {
@@ -127,7 +142,10 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::atomic::{AtomicUsize, Ordering}, time::Duration};
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
 
     use super::*;
 
@@ -151,7 +169,8 @@ mod tests {
     #[test]
     fn the_first_error_ends_it() {
         let n_run = AtomicUsize::new(0);
-        let chain: Vec<Vec<usize>> = (0..100).map(|it: usize| it.checked_sub(1).into_iter().collect()).collect();
+        let chain: Vec<Vec<usize>> =
+            (0..100).map(|it: usize| it.checked_sub(1).into_iter().collect()).collect();
         let result = run(&chain, 4, |task| {
             n_run.fetch_add(1, Ordering::SeqCst);
             if task == 10 { Err(task) } else { Ok(()) }

@@ -133,7 +133,8 @@ impl Task<'_> {
     pub(crate) fn log_name(&self) -> String {
         let words = self.name.split(']').next_back().unwrap_or_default().trim();
         let is_plain = |it: char| it.is_ascii_alphanumeric();
-        let slug: String = words.chars().take(40).map(|it| if is_plain(it) { it } else { '-' }).collect();
+        let slug: String =
+            words.chars().take(40).map(|it| if is_plain(it) { it } else { '-' }).collect();
         format!("{:03}-{}", self.id.0, slug.trim_matches('-'))
     }
 
@@ -144,7 +145,13 @@ impl Task<'_> {
 
     pub(crate) fn progress(&self, part: &str, current: u64, total: Option<u64>, done: bool) {
         self.start();
-        (self.session.listener)(Event::Progress { task: self.id, part: part.to_owned(), current, total, done });
+        (self.session.listener)(Event::Progress {
+            task: self.id,
+            part: part.to_owned(),
+            current,
+            total,
+            done,
+        });
     }
 
     pub(crate) fn warn(&self, message: String) {
@@ -234,7 +241,8 @@ impl Cancel {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
         self.0.on_cancel.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Box::new(act));
         if self.is_canceled()
-            && let Some(act) = self.0.on_cancel.lock().unwrap_or_else(PoisonError::into_inner).get(&id)
+            && let Some(act) =
+                self.0.on_cancel.lock().unwrap_or_else(PoisonError::into_inner).get(&id)
         {
             act();
         }

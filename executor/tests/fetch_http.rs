@@ -11,7 +11,11 @@ use server::{Answer, Home, Server};
 const HELLO: &str = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
 fn source(url: &str, checksum: Option<&str>) -> HttpSource {
-    HttpSource { url: url.to_owned(), filename: "file".to_owned(), checksum: checksum.map(str::to_owned) }
+    HttpSource {
+        url: url.to_owned(),
+        filename: "file".to_owned(),
+        checksum: checksum.map(str::to_owned),
+    }
 }
 
 fn read(session: &Session, http: &HttpSource) -> Result<Vec<u8>, ExecutorError> {
@@ -23,13 +27,16 @@ fn read(session: &Session, http: &HttpSource) -> Result<Vec<u8>, ExecutorError> 
 fn the_next_build_asks_whether_there_is_anything_new() {
     let server = Server::start(|request| match request.header("if-none-match") {
         Some("\"a\"") => Answer::new(304, ""),
-        _ => Answer::new(200, "hello").with("ETag", "\"a\"").with("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT"),
+        _ => Answer::new(200, "hello")
+            .with("ETag", "\"a\"")
+            .with("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT"),
     });
     let home = Home::new();
     let http = source(&server.url("/dir/x"), None);
     assert_eq!(read(&home.session(), &http).expect("it is there"), b"hello");
     assert_eq!(read(&home.session(), &http).expect("it is known"), b"hello");
-    let asked: Vec<_> = server.requests().iter().map(|it| it.header("if-none-match").map(str::to_owned)).collect();
+    let asked: Vec<_> =
+        server.requests().iter().map(|it| it.header("if-none-match").map(str::to_owned)).collect();
     assert_eq!(asked, [None, Some("\"a\"".to_owned())]);
 }
 
@@ -89,7 +96,10 @@ fn what_was_packed_for_the_way_is_unpacked() {
     ];
     let server = Server::start(move |_| Answer::new(200, packed).with("Content-Encoding", "gzip"));
     let home = Home::new();
-    assert_eq!(read(&home.session(), &source(&server.url("/x"), Some(HELLO))).expect("it is right"), b"hello");
+    assert_eq!(
+        read(&home.session(), &source(&server.url("/x"), Some(HELLO))).expect("it is right"),
+        b"hello"
+    );
 }
 
 #[test]
@@ -97,7 +107,8 @@ fn refusals_name_address_and_status_but_no_password() {
     let server = Server::start(|_| Answer::new(404, "gone"));
     let home = Home::new();
     let url = server.url("/x").replace("http://", "http://me:secret@");
-    let error = read(&home.session(), &source(&url, None)).expect_err("it is not there").to_string();
+    let error =
+        read(&home.session(), &source(&url, None)).expect_err("it is not there").to_string();
     assert!(error.contains("404") && error.contains(&server.url("/x")), "{error}");
     assert!(!error.contains("secret"), "{error}");
     assert_eq!(server.requests().len(), 1, "what is not there is not asked for again");
@@ -111,7 +122,10 @@ fn a_server_that_fails_is_asked_again() {
         true => Answer::new(200, "hello"),
     });
     let home = Home::new();
-    assert_eq!(read(&home.session(), &source(&server.url("/x"), None)).expect("the second time"), b"hello");
+    assert_eq!(
+        read(&home.session(), &source(&server.url("/x"), None)).expect("the second time"),
+        b"hello"
+    );
 }
 
 #[test]
@@ -119,7 +133,8 @@ fn redirects_stay_on_the_web_and_end() {
     for to in ["file:///etc/passwd", "ftp://127.0.0.1/x", "unix:/run/x", "/again"] {
         let server = Server::start(move |_| Answer::new(302, "").with("Location", to));
         let home = Home::new();
-        let error = read(&home.session(), &source(&server.url("/x"), None)).expect_err("it leads nowhere");
+        let error =
+            read(&home.session(), &source(&server.url("/x"), None)).expect_err("it leads nowhere");
         assert!(error.to_string().contains("redirected"), "{error}");
     }
 }
@@ -131,7 +146,9 @@ fn a_credential_stays_with_its_origin() {
     let server = Server::start(move |_| Answer::new(307, "").with("Location", &location));
     let home = Home::new();
     let mut session = home.session();
-    session.secrets.insert("HTTP_AUTH_TOKEN_127.0.0.1".to_owned(), Secret::Value(b"secret\n".to_vec()));
+    session
+        .secrets
+        .insert("HTTP_AUTH_TOKEN_127.0.0.1".to_owned(), Secret::Value(b"secret\n".to_vec()));
     assert_eq!(read(&session, &source(&server.url("/x"), None)).expect("it is there"), b"hello");
     assert_eq!(server.requests()[0].header("authorization"), Some("Bearer secret"));
     assert_eq!(other.requests()[0].header("authorization"), None);

@@ -66,7 +66,8 @@ pub(crate) fn unpack(
     let name = lossy(&found.root_path);
     placement.make_folder(dest)?;
     let file = tree.open(&found.root_path)?;
-    let failed = |source: io::Error| ExecutorError::BadArchive { message: format!("`{name}`: {source}") };
+    let failed =
+        |source: io::Error| ExecutorError::BadArchive { message: format!("`{name}`: {source}") };
     let (_, plain) = decompress(BufReader::with_capacity(1 << 16, file)).map_err(failed)?;
     unpack_into(plain, &name, placement, dest, spool)?;
     Ok(true)
@@ -100,9 +101,9 @@ pub(crate) fn unpack_into(
         entry.xattrs.retain(|name, _| name.starts_with(b"user.") || name == b"security.capability");
         let content = match entry.kind {
             Kind::File { .. } => {
-                let (offset, len) = spool
-                    .keep(&mut reader)
-                    .map_err(|source| ExecutorError::BadArchive { message: format!("`{name}`: {source}") })?;
+                let (offset, len) = spool.keep(&mut reader).map_err(|source| {
+                    ExecutorError::BadArchive { message: format!("`{name}`: {source}") }
+                })?;
                 Content::Spooled(offset, len)
             }
             _ => Content::Nothing,

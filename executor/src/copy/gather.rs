@@ -77,7 +77,13 @@ pub(crate) fn gather(wanted: &Wanted<'_>, op: &CopyOp) -> Result<Vec<Match>, Exe
                 Some(parents) => Some(patterns(std::slice::from_ref(&parents.pattern))?),
                 None => None,
             };
-            let mut walk = Walk { tree: wanted.tree, root: &real, includes, excludes: &excludes, found: &mut below };
+            let mut walk = Walk {
+                tree: wanted.tree,
+                root: &real,
+                includes,
+                excludes: &excludes,
+                found: &mut below,
+            };
             walk.folder(b"")?;
         }
         if let Some(parents) = wanted.parents
@@ -117,7 +123,8 @@ impl Walk<'_> {
         for (name, node) in self.tree.children(&join(self.root, at))? {
             let path = join(at, &name);
             let is_excluded = !self.excludes.is_empty() && self.excludes.matches(&path);
-            let is_included = !is_excluded && self.includes.as_ref().is_none_or(|it| it.matches(&path));
+            let is_included =
+                !is_excluded && self.includes.as_ref().is_none_or(|it| it.matches(&path));
             if !node.is_dir() {
                 if is_included {
                     self.found.push(Found { path, node });
@@ -139,7 +146,11 @@ impl Walk<'_> {
 }
 
 /// Finds the paths that a pattern names; a path without wildcards names itself.
-fn expand_wildcards(tree: &Tree, path: &[u8], written: &str) -> Result<Vec<Vec<u8>>, ExecutorError> {
+fn expand_wildcards(
+    tree: &Tree,
+    path: &[u8],
+    written: &str,
+) -> Result<Vec<Vec<u8>>, ExecutorError> {
     let segments: Vec<&[u8]> = components(path).collect();
     let n_literal = segments.iter().take_while(|it| !has_wildcards(it)).count();
     let base: Vec<u8> = segments[..n_literal].join(&b'/');

@@ -146,9 +146,11 @@ fn prefetch(tree: &Tree, matches: &[Match]) -> Result<(), ExecutorError> {
     let files: Vec<(Vec<u8>, &Node)> = matches
         .iter()
         .flat_map(|found| {
-            found.below.iter().filter(|it| matches!(it.node.kind, Kind::File { .. })).map(move |it| {
-                (crate::tree::join(&found.root_path, &it.path), &it.node)
-            })
+            found
+                .below
+                .iter()
+                .filter(|it| matches!(it.node.kind, Kind::File { .. }))
+                .map(move |it| (crate::tree::join(&found.root_path, &it.path), &it.node))
         })
         .collect();
     let n_threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
@@ -160,7 +162,9 @@ fn prefetch(tree: &Tree, matches: &[Match]) -> Result<(), ExecutorError> {
         let work = || -> Result<(), ExecutorError> {
             loop {
                 let start = next.fetch_add(32, std::sync::atomic::Ordering::Relaxed);
-                let Some(files) = files.get(start..files.len().min(start + 32)) else { return Ok(()) };
+                let Some(files) = files.get(start..files.len().min(start + 32)) else {
+                    return Ok(());
+                };
                 if files.is_empty() {
                     return Ok(());
                 }
@@ -219,7 +223,13 @@ pub(crate) fn write_copy<W: Write>(
                     let is_file = matches!(found.root.kind, Kind::File { .. });
                     if found.unpack
                         && is_file
-                        && archive::unpack(&trees[found.tree_idx], found, &mut placement, &dest, &mut spool)?
+                        && archive::unpack(
+                            &trees[found.tree_idx],
+                            found,
+                            &mut placement,
+                            &dest,
+                            &mut spool,
+                        )?
                     {
                         continue;
                     }
@@ -248,9 +258,13 @@ pub(crate) fn write_mkdir<W: Write>(
 }
 
 /// Writes all that an archive holds as a layer into `out`.
-pub(crate) fn write_archive<W: Write>(plain: impl Read, out: W) -> Result<(W, LayerIndex), ExecutorError> {
+pub(crate) fn write_archive<W: Write>(
+    plain: impl Read,
+    out: W,
+) -> Result<(W, LayerIndex), ExecutorError> {
     let below = Tree::Empty;
-    let mut placement = Placement::new(&below, Owning { owner: None, chmod: None, times: Times::default() });
+    let mut placement =
+        Placement::new(&below, Owning { owner: None, chmod: None, times: Times::default() });
     let mut spool = archive::Spool::new()?;
     archive::unpack_into(plain, "the archive", &mut placement, b"", &mut spool)?;
     write_entries(placement, &[], spool, out)
@@ -284,7 +298,8 @@ fn write_entries<W: Write>(
             }
             Content::Spooled(offset, len) => {
                 let part = spool.part(offset, len);
-                let mut part = part.map_err(|source| ExecutorError::Read { path: path.clone(), source })?;
+                let mut part =
+                    part.map_err(|source| ExecutorError::Read { path: path.clone(), source })?;
                 writer.append(entry, &mut part)
             }
         };

@@ -42,7 +42,12 @@ fn number(text: &str) -> Option<u32> {
 }
 
 /// Finds `name` in a file of lines `name:password:id:id…`; returns the two numbers (the second 0 in a group file).
-fn by_name(tree: &Tree, path: &[u8], name: &str, text: &str) -> Result<Option<(u32, u32)>, ExecutorError> {
+fn by_name(
+    tree: &Tree,
+    path: &[u8],
+    name: &str,
+    text: &str,
+) -> Result<Option<(u32, u32)>, ExecutorError> {
     let Some(bytes) = tree.read_small(path, LIMIT)? else {
         return Err(ExecutorError::UnknownOwner {
             owner: text.to_owned(),

@@ -67,7 +67,9 @@ impl<'a> Placement<'a> {
         let existing = self.lookup(&target)?;
         if found.root.is_dir() {
             match existing {
-                Some(node) if !node.is_dir() => return Err(ExecutorError::NotAFolder { path: lossy(&target) }),
+                Some(node) if !node.is_dir() => {
+                    return Err(ExecutorError::NotAFolder { path: lossy(&target) });
+                }
                 Some(_) => {}
                 None => self.make_folders(&target)?,
             }
@@ -88,7 +90,12 @@ impl<'a> Placement<'a> {
     }
 
     /// Writes a file of the Dockerfile's to `dest`.
-    pub(crate) fn inline(&mut self, name: &[u8], data: Vec<u8>, dest: &[u8]) -> Result<(), ExecutorError> {
+    pub(crate) fn inline(
+        &mut self,
+        name: &[u8],
+        data: Vec<u8>,
+        dest: &[u8],
+    ) -> Result<(), ExecutorError> {
         self.ensure_folder_of(dest)?;
         let target = self.resolve(dest)?;
         let target = match self.lookup(&target)? {
@@ -111,7 +118,12 @@ impl<'a> Placement<'a> {
     }
 
     /// Puts an entry of an archive below `dest`, as unpacking it there would.
-    pub(crate) fn unpacked(&mut self, dest: &[u8], entry: Entry, content: Content) -> Result<(), ExecutorError> {
+    pub(crate) fn unpacked(
+        &mut self,
+        dest: &[u8],
+        entry: Entry,
+        content: Content,
+    ) -> Result<(), ExecutorError> {
         let folder = self.resolve(dest)?;
         let parent_path = parent(&entry.path).unwrap_or_default();
         let parent_path = self.resolve(&join(&folder, parent_path))?;
@@ -131,6 +143,7 @@ impl<'a> Placement<'a> {
             mtime: entry.mtime,
             xattrs: entry.xattrs,
             file_id: None,
+            stamp: None,
         };
         if let Kind::Hardlink { target: link } = &node.kind {
             let link = join(&folder, &components(link).collect::<Vec<_>>().join(&b'/'));
@@ -139,7 +152,10 @@ impl<'a> Placement<'a> {
             let id = FileId::First(usize::MAX, link.clone());
             let Some(first) = self.placed.get_mut(&link) else {
                 return Err(ExecutorError::BadArchive {
-                    message: format!("hard link `{}` to a file that is not there", lossy(&entry.path)),
+                    message: format!(
+                        "hard link `{}` to a file that is not there",
+                        lossy(&entry.path)
+                    ),
                 });
             };
             first.node.file_id.get_or_insert(id);
@@ -195,7 +211,8 @@ impl<'a> Placement<'a> {
                     None => drop(first_names.insert((tree_idx, id), (path.clone(), *size))),
                 }
             }
-            let (mode, uid, gid, mtime, xattrs) = (node.mode, node.uid, node.gid, node.mtime, node.xattrs);
+            let (mode, uid, gid, mtime, xattrs) =
+                (node.mode, node.uid, node.gid, node.mtime, node.xattrs);
             let secs = self.owning.times.latest.map_or(mtime.secs, |latest| mtime.secs.min(latest));
             let mtime = Time { secs, nanos: 0 };
             entries.push((Entry { path, kind, mode, uid, gid, mtime, xattrs }, content));
@@ -248,7 +265,16 @@ impl<'a> Placement<'a> {
         let (uid, gid) = self.owning.owner.unwrap_or((0, 0));
         let is_dir = matches!(kind, Kind::Directory);
         let mode = self.owning.chmod.map_or(mode, |it| it.apply(mode, is_dir));
-        Node { kind, mode, uid, gid, mtime: self.owning.times.now, xattrs: BTreeMap::new(), file_id: None }
+        Node {
+            kind,
+            mode,
+            uid,
+            gid,
+            mtime: self.owning.times.now,
+            xattrs: BTreeMap::new(),
+            file_id: None,
+            stamp: None,
+        }
     }
 
     /// Makes the folder that `dest` stands in, or `dest` itself if it ends in a slash.

@@ -304,7 +304,9 @@ impl Request {
                     )));
                 }
                 (_, scheme) => {
-                    return Err(lasting(format!("it is redirected to an address with `{scheme}:`")));
+                    return Err(lasting(format!(
+                        "it is redirected to an address with `{scheme}:`"
+                    )));
                 }
             }
             at_home = at_home && next.origin() == url.origin();

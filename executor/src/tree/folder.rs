@@ -22,7 +22,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{FileId, Node, join, lossy};
+use super::{FileId, Node, Stamp, join, lossy};
 use crate::error::ExecutorError;
 
 /// A local folder as a tree.
@@ -48,15 +48,6 @@ struct Hashed {
     content: [u8; 32],
 }
 
-/// What changes when a file's content does.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    size: u64,
-    mtime: u64,
-    ctime: u64,
-    inode: u64,
-}
-
 const STAMP_WANTED: StatxFlags = StatxFlags::BASIC_STATS;
 
 /// First bytes of a saved cache; the last digit is its version.
@@ -71,12 +62,17 @@ impl Folder {
     /// # Errors
     ///
     /// [`ExecutorError::OpenContext`] if it is no folder that can be opened, [`ExecutorError::BadPattern`].
-    pub(crate) fn open_root(path: &Path, patterns: Vec<String>, cache: Option<&[u8]>) -> Result<Self, ExecutorError> {
+    pub(crate) fn open_root(
+        path: &Path,
+        patterns: Vec<String>,
+        cache: Option<&[u8]>,
+    ) -> Result<Self, ExecutorError> {
         let ignore = Patterns::new(&patterns)
             .map_err(|error| ExecutorError::BadPattern { pattern: error.to_string() })?;
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::PATH;
-        let root = rustix::fs::open(path, flags, Mode::empty())
-            .map_err(|source| ExecutorError::OpenContext { path: path.to_owned(), source: source.into() })?;
+        let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|source| {
+            ExecutorError::OpenContext { path: path.to_owned(), source: source.into() }
+        })?;
         let known = cache.and_then(decode_cache).unwrap_or_default();
         let hashes = Mutex::new(Hashes { known, is_changed: false });
         Ok(Self { root, path: path.to_owned(), ignore, patterns, hashes, opened_at: now() })
@@ -156,20 +152,20 @@ impl Folder {
     }
 
     pub(super) fn content(&self, path: &[u8], node: &Node) -> Result<[u8; 32], ExecutorError> {
-        let parent = self.open_beneath(path, OFlags::PATH).map_err(|source| self.read_error(path, source))?;
-        let status = rustix::fs::statx(&parent, "", AtFlags::EMPTY_PATH, STAMP_WANTED)
+        let known = |stamp: Stamp| {
+            let hashes = self.hashes.lock().ok()?;
+            hashes.known.get(path).filter(|it| it.stamp == stamp).map(|it| it.content)
+        };
+        if let Some(content) = node.stamp.and_then(known) {
+            return Ok(content);
+        }
+        let mut file = self.open(path)?;
+        // The time of what is read, not of what was seen earlier.
+        let status = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, STAMP_WANTED)
             .map_err(|source| self.read_error(path, source))?;
         let stamp = stamp_of(&status);
-        if let Ok(hashes) = self.hashes.lock()
-            && let Some(hashed) = hashes.known.get(path)
-            && hashed.stamp == stamp
-        {
-            return Ok(hashed.content);
-        }
-        drop(parent);
-        let _ = node;
-        let mut file = self.open(path)?;
-        let content = hash_file(&mut file).map_err(|source| ExecutorError::Read { path: lossy(path), source })?;
+        let content = hash_file(&mut file)
+            .map_err(|source| ExecutorError::Read { path: lossy(path), source })?;
         if let Ok(mut hashes) = self.hashes.lock() {
             hashes.known.insert(path.to_vec(), Hashed { stamp, content });
             hashes.is_changed = true;
@@ -179,17 +175,30 @@ impl Folder {
 
     pub(super) fn open(&self, path: &[u8]) -> Result<File, ExecutorError> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        self.open_beneath(path, flags).map(File::from).map_err(|source| self.read_error(path, source))
+        self.open_beneath(path, flags)
+            .map(File::from)
+            .map_err(|source| self.read_error(path, source))
     }
 
     fn open_beneath(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         let path = if path.is_empty() { b"." } else { path };
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        rustix::fs::openat2(&self.root, OsStr::from_bytes(path), flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+        let resolve =
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        rustix::fs::openat2(
+            &self.root,
+            OsStr::from_bytes(path),
+            flags | OFlags::CLOEXEC,
+            Mode::empty(),
+            resolve,
+        )
     }
 
     /// Calls `each` for what is in a folder, hidden or not, until it returns false.
-    fn each_child(&self, path: &[u8], each: &mut dyn FnMut(Vec<u8>, Node) -> bool) -> Result<(), ExecutorError> {
+    fn each_child(
+        &self,
+        path: &[u8],
+        each: &mut dyn FnMut(Vec<u8>, Node) -> bool,
+    ) -> Result<(), ExecutorError> {
         let fd = self
             .open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(|source| self.read_error(path, source))?;
@@ -210,9 +219,15 @@ impl Folder {
         Ok(())
     }
 
-    fn stat(&self, parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<Option<Node>, ExecutorError> {
+    fn stat(
+        &self,
+        parent: &OwnedFd,
+        name: &[u8],
+        path: &[u8],
+    ) -> Result<Option<Node>, ExecutorError> {
         let name = OsStr::from_bytes(name);
-        let status = match rustix::fs::statx(parent, name, AtFlags::SYMLINK_NOFOLLOW, STAMP_WANTED) {
+        let status = match rustix::fs::statx(parent, name, AtFlags::SYMLINK_NOFOLLOW, STAMP_WANTED)
+        {
             Ok(status) => status,
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
             Err(source) => return Err(self.read_error(path, source)),
@@ -249,6 +264,7 @@ impl Folder {
             mtime: Time { secs: status.stx_mtime.tv_sec, nanos },
             xattrs,
             file_id: is_shared.then_some(FileId::Inode(device, status.stx_ino)),
+            stamp: (file_type == FileType::RegularFile).then(|| stamp_of(&status)),
         }))
     }
 
@@ -262,7 +278,9 @@ impl Folder {
                 continue;
             }
             let mut value = vec![0_u8; 65536];
-            if let Ok(len) = rustix::fs::lgetxattr(&full, OsStr::from_bytes(name), value.as_mut_slice()) {
+            if let Ok(len) =
+                rustix::fs::lgetxattr(&full, OsStr::from_bytes(name), value.as_mut_slice())
+            {
                 value.truncate(len);
                 found.insert(name.to_vec(), value);
             }
@@ -309,7 +327,8 @@ pub(crate) fn hash_file(file: &mut impl Read) -> std::io::Result<[u8; 32]> {
 
 fn stamp_of(status: &rustix::fs::Statx) -> Stamp {
     let nanos = |time: &rustix::fs::StatxTimestamp| {
-        u64::try_from(time.tv_sec).unwrap_or(0).wrapping_mul(1_000_000_000) + u64::from(time.tv_nsec)
+        u64::try_from(time.tv_sec).unwrap_or(0).wrapping_mul(1_000_000_000)
+            + u64::from(time.tv_nsec)
     };
     Stamp {
         size: status.stx_size,

@@ -10,8 +10,8 @@ use std::{
 };
 
 use cache::Store;
-use rustix::fs::{Mode, OFlags, ResolveFlags};
 use image::{DiffId, entry::Kind, layer::Change, view::View};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::{FileId, Node, lossy};
 use crate::error::ExecutorError;
@@ -48,7 +48,8 @@ pub(crate) struct Layers {
 impl Layers {
     /// Reads the indexes of a chain whose layers are in the store.
     pub(crate) fn open(store: &Store, chain: &Chain) -> Result<Self, ExecutorError> {
-        let indexes = chain.layers().iter().map(|it| store.index(it)).collect::<Result<Vec<_>, _>>()?;
+        let indexes =
+            chain.layers().iter().map(|it| store.index(it)).collect::<Result<Vec<_>, _>>()?;
         Ok(Self { store: store.clone(), chain: chain.clone(), view: View::new(indexes) })
     }
 
@@ -61,7 +62,11 @@ impl Layers {
     }
 
     pub(super) fn children(&self, path: &[u8]) -> Vec<(Vec<u8>, Node)> {
-        self.view.children(path).into_iter().map(|(name, found)| (name.to_vec(), node(found))).collect()
+        self.view
+            .children(path)
+            .into_iter()
+            .map(|(name, found)| (name.to_vec(), node(found)))
+            .collect()
     }
 
     pub(super) fn content(&self, path: &[u8]) -> Result<[u8; 32], ExecutorError> {
@@ -75,14 +80,18 @@ impl Layers {
         let missing = || ExecutorError::NotFound { path: lossy(path) };
         let found = self.view.lookup(path).ok_or_else(missing)?;
         let layer = self.chain.layers().get(found.layer).ok_or_else(missing)?;
-        let (Kind::File { size }, Some(change)) = (&found.entry.kind, found.change) else { return Err(missing()) };
+        let (Kind::File { size }, Some(change)) = (&found.entry.kind, found.change) else {
+            return Err(missing());
+        };
         let failed = |source| ExecutorError::Read { path: lossy(path), source };
         if self.store.has_tree(layer)? || !self.store.has_blob(&layer.0)? {
             let folder = self.store.ensure_tree(layer)?;
             return Ok(Box::new(open_beneath(&folder, &found.entry.path).map_err(failed)?));
         }
         let index = self.store.index(layer)?;
-        let Some(Change::Entry { offset, .. }) = index.changes.get(change) else { return Err(missing()) };
+        let Some(Change::Entry { offset, .. }) = index.changes.get(change) else {
+            return Err(missing());
+        };
         let mut tar: File = self.store.open_blob(&layer.0)?;
         tar.seek(SeekFrom::Start(*offset)).map_err(failed)?;
         Ok(Box::new(tar.take(*size)))
@@ -91,10 +100,20 @@ impl Layers {
 
 /// Opens a file of an unpacked layer; no link is followed on the way.
 fn open_beneath(folder: &Path, path: &[u8]) -> io::Result<File> {
-    let root = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let root = rustix::fs::open(
+        folder,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
-    Ok(File::from(rustix::fs::openat2(&root, OsStr::from_bytes(path), flags, Mode::empty(), resolve)?))
+    Ok(File::from(rustix::fs::openat2(
+        &root,
+        OsStr::from_bytes(path),
+        flags,
+        Mode::empty(),
+        resolve,
+    )?))
 }
 
 fn node(found: image::view::Node<'_>) -> Node {
@@ -111,5 +130,6 @@ fn node(found: image::view::Node<'_>) -> Node {
         mtime: entry.mtime,
         xattrs: entry.xattrs.clone(),
         file_id,
+        stamp: None,
     }
 }

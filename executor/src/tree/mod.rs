@@ -26,6 +26,17 @@ pub(crate) struct Node {
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Equal for two names of one file.
     pub file_id: Option<FileId>,
+    /// For a file on disk: what changes when its content does.
+    pub stamp: Option<Stamp>,
+}
+
+/// What changes when the content of a file on disk does. Times in nanoseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub size: u64,
+    pub mtime: u64,
+    pub ctime: u64,
+    pub inode: u64,
 }
 
 /// Identifies a file that has more than one name.
@@ -102,13 +113,19 @@ impl Tree {
     }
 
     /// Reads a small file, or nothing if it is missing, no regular file, or longer than `limit`.
-    pub(crate) fn read_small(&self, path: &[u8], limit: u64) -> Result<Option<Vec<u8>>, ExecutorError> {
+    pub(crate) fn read_small(
+        &self,
+        path: &[u8],
+        limit: u64,
+    ) -> Result<Option<Vec<u8>>, ExecutorError> {
         let path = self.resolve(path, true)?;
         match self.lookup(&path)? {
             Some(Node { kind: Kind::File { size }, .. }) if size <= limit => {
                 let mut bytes = Vec::new();
                 let mut reader = self.open(&path)?.take(limit);
-                reader.read_to_end(&mut bytes).map_err(|source| ExecutorError::Read { path: lossy(&path), source })?;
+                reader
+                    .read_to_end(&mut bytes)
+                    .map_err(|source| ExecutorError::Read { path: lossy(&path), source })?;
                 Ok(Some(bytes))
             }
             _ => Ok(None),
@@ -144,7 +161,9 @@ pub(crate) fn resolve(
             if target.starts_with(b"/") {
                 real.clear();
             }
-            todo.extend(components(&target).map(<[u8]>::to_vec).collect::<Vec<_>>().into_iter().rev());
+            todo.extend(
+                components(&target).map(<[u8]>::to_vec).collect::<Vec<_>>().into_iter().rev(),
+            );
         }
     }
     Ok(real)
@@ -204,6 +223,7 @@ fn empty_root() -> Node {
         mtime: Time::default(),
         xattrs: BTreeMap::new(),
         file_id: None,
+        stamp: None,
     }
 }
 
@@ -221,7 +241,13 @@ mod tests {
 
     #[test]
     fn links_are_followed_and_never_leave_the_root() {
-        let links = [("var/run", "/run"), ("a", "../../.."), ("loop", "loop"), ("run/x", "y"), ("deep", "a/b/../c")];
+        let links = [
+            ("var/run", "/run"),
+            ("a", "../../.."),
+            ("loop", "loop"),
+            ("run/x", "y"),
+            ("deep", "a/b/../c"),
+        ];
         assert_eq!(resolved("/var/run/x", true, &links), "run/y");
         assert_eq!(resolved("/var/run/x", false, &links), "run/x");
         assert_eq!(resolved("a/etc/passwd", true, &links), "etc/passwd");

@@ -1,0 +1,179 @@
+//! RUN: looked up by its key, run in a sandbox, its changes packed into a layer.
+//!
+//! Read in this order: the walk here, [`key`] (what a result depends on), [`mounts`] (what `--mount` makes of trees,
+//! caches and secrets), [`output`] (the process and what it prints).
+
+mod key;
+mod mounts;
+mod output;
+
+use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
+
+use cache::StepRecord;
+use image::layer::LayerIndex;
+use planner::plan::{MountOp, Network, RunOp, Source, Step};
+use sandbox::{Mount, Root, Spec};
+
+use self::output::Ended;
+use crate::{
+    error::ExecutorError,
+    execute::{Execution, Made},
+    session::Task,
+    tree::{Chain, Layers},
+};
+
+/// The tree that a mount shows or starts with.
+pub(crate) fn mount_source(mount: &MountOp) -> Option<&Source> {
+    match mount {
+        MountOp::Bind { source, .. } => Some(source),
+        MountOp::Cache { seed: Some((source, _)), .. } => Some(source),
+        _ => None,
+    }
+}
+
+impl Execution<'_> {
+    pub(crate) fn run(
+        &self,
+        step: &Step,
+        op: &RunOp,
+        parent: &Chain,
+        task: &Task<'_>,
+    ) -> Result<(StepRecord, bool), ExecutorError> {
+        let fast = self.run_key(step, op, parent, false, task)?;
+        if let Some((key, _)) = &fast
+            && let Some(record) = self.look_up(step, key)?
+        {
+            return Ok((record, true));
+        }
+        let has_binds = op.mounts.iter().any(|it| matches!(it, MountOp::Bind { .. }));
+        if fast.is_some() && !has_binds {
+            let Some(key) = fast else { return Err(ExecutorError::Canceled) };
+            return self.once(step, key, || self.run_now(step, op, task));
+        }
+        let Some(slow) = self.run_key(step, op, parent, true, task)? else {
+            return Err(ExecutorError::Canceled);
+        };
+        let (record, is_known) = match self.look_up(step, &slow.0)? {
+            Some(record) => (record, true),
+            None => self.once(step, slow, || self.run_now(step, op, task))?,
+        };
+        if let Some((key, recipe)) = fast {
+            self.session.store.put_step(&StepRecord { key, recipe, ..record.clone() })?;
+        }
+        Ok((record, is_known))
+    }
+
+    fn run_now(&self, step: &Step, op: &RunOp, task: &Task<'_>) -> Result<Made, ExecutorError> {
+        let store = &self.session.store;
+        let chain = self.fetch(&step.parent)?;
+        let lower = self.trees_of(&chain)?;
+        let view = Layers::open(store, &chain)?;
+        let staged = store.stage_tree()?;
+        if let Some(root) = view.view().lookup(b"") {
+            staged.set_root(root.entry)?;
+        }
+        // What a runtime needs to mount on stays in the image, as it does with runc; all other mount points vanish again.
+        for name in ["dev", "proc", "sys"] {
+            if view.view().lookup(name.as_bytes()).is_none() {
+                let path = staged.upper().join(name);
+                std::fs::create_dir(&path)
+                    .map_err(|source| ExecutorError::Write { path, source })?;
+            }
+        }
+        let scratch = staged.upper().with_file_name("mounts");
+        std::fs::create_dir(&scratch)
+            .map_err(|source| ExecutorError::Write { path: scratch.clone(), source })?;
+
+        let root = Root::Overlay { lower, upper: staged.upper(), work: staged.work() };
+        let args = op.args.iter().map(|it| os(it));
+        let mut spec = Spec::new(root, args);
+        spec.env =
+            op.env.iter().chain(&op.proxy_env).map(|(name, value)| (os(name), os(value))).collect();
+        spec.cwd = PathBuf::from(os(&op.cwd));
+        spec.create_cwd = true;
+        spec.user = op.user.clone();
+        spec.hostname = op.hostname.clone();
+        spec.hosts = Some(hosts_file(op));
+        spec.resolv_conf = Some(resolv_conf());
+        spec.network = match op.network {
+            Network::None => sandbox::Network::None,
+            Network::Default | Network::Host => sandbox::Network::Host,
+        };
+        spec.privileged = op.insecure;
+        spec.shm_size = op.shm_size;
+        spec.ulimits = op.ulimits.clone();
+        if let Some((name, script)) = &op.script {
+            let target = PathBuf::from(os(&format!("/dev/pipes/{name}")));
+            spec.mounts.push(Mount::File {
+                content: parser::encode(script),
+                target,
+                mode: 0o755,
+                uid: 0,
+                gid: 0,
+            });
+        }
+        // Guards of cache mounts: they are let go when the command has ended.
+        let mut guards = Vec::new();
+        for (mount_idx, mount) in op.mounts.iter().enumerate() {
+            self.add_mount(step, &mut spec, mount, &scratch, mount_idx, &mut guards, task)?;
+        }
+        task.start();
+        let exit = self.run_sandbox(&spec, op, task)?;
+        drop(guards);
+        check_exit(op, exit)?;
+        let options = cache::PackOptions { latest_mtime: self.latest() };
+        let index = cache::pack_upper(&staged.upper(), view.view(), &options, std::io::sink())?;
+        self.commit(staged, index)
+    }
+
+    fn commit(&self, staged: cache::StagedTree, index: LayerIndex) -> Result<Made, ExecutorError> {
+        staged.commit(&index)?;
+        Ok(Made { index: Some(index) })
+    }
+
+    /// The unpacked layers of a chain, bottom up.
+    pub(crate) fn trees_of(&self, chain: &Chain) -> Result<Vec<PathBuf>, ExecutorError> {
+        let store = &self.session.store;
+        let mut trees = Vec::with_capacity(chain.layers().len());
+        for layer in chain.layers() {
+            // Layers that change nothing would only make look-ups longer.
+            if !store.index(layer)?.changes.is_empty() {
+                trees.push(store.ensure_tree(layer)?);
+            }
+        }
+        Ok(trees)
+    }
+}
+
+fn check_exit(op: &RunOp, ended: Ended) -> Result<(), ExecutorError> {
+    let command = op.args.join(" ");
+    let (tail, out_of_memory) = (ended.tail, ended.exit.oom);
+    match (ended.exit.code, ended.exit.signal) {
+        (Some(0), _) => Ok(()),
+        (Some(code), _) => Err(ExecutorError::ExitCode { command, code, tail, out_of_memory }),
+        (None, signal) => {
+            Err(ExecutorError::Signal { command, signal: signal.unwrap_or(0), tail, out_of_memory })
+        }
+    }
+}
+
+/// Text as bytes for the kernel.
+pub(crate) fn os(text: &str) -> OsString {
+    OsString::from_vec(parser::encode(text))
+}
+
+fn hosts_file(op: &RunOp) -> Vec<u8> {
+    let mut text = format!(
+        "127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n",
+        op.hostname
+    );
+    for (name, address) in &op.extra_hosts {
+        text.push_str(&format!("{address}\t{name}\n"));
+    }
+    text.into_bytes()
+}
+
+/// The machine's resolver configuration; the network of a RUN is the machine's own.
+fn resolv_conf() -> Vec<u8> {
+    std::fs::read("/etc/resolv.conf").unwrap_or_default()
+}

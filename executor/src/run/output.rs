@@ -1,0 +1,101 @@
+//! The process of a RUN and what it prints.
+
+use std::{
+    collections::VecDeque,
+    io::{Read, Write},
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use planner::plan::RunOp;
+use sandbox::Spec;
+
+use crate::{error::ExecutorError, execute::Execution, session::Task};
+
+/// How many of the last lines of output an error repeats.
+const N_TAIL_LINES: usize = 20;
+
+impl Execution<'_> {
+    pub(super) fn run_sandbox(
+        &self,
+        spec: &Spec,
+        op: &RunOp,
+        task: &Task<'_>,
+    ) -> Result<Ended, ExecutorError> {
+        let log = self.session.store.new_log(&self.session.build_id, &task.log_name())?;
+        let child = Arc::new(sandbox::spawn(spec)?);
+        for note in child.notes() {
+            task.warn(note);
+        }
+        let guard = {
+            let child = child.clone();
+            self.session.cancel.on_cancel(move || child.kill())
+        };
+        let output = Mutex::new(Output { log, tail: VecDeque::new() });
+        std::thread::scope(|scope| {
+            let stderr = child.take_stderr();
+            let reader = scope.spawn(|| forward(stderr, 2, &output, task));
+            forward(child.take_stdout(), 1, &output, task);
+            drop(reader.join());
+        });
+        let exit = child.wait()?;
+        drop(guard);
+        self.session.cancel.check()?;
+        let output = output.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(Ended { exit, tail: output.tail.into_iter().collect() })
+    }
+}
+
+/// How a command ended, and the last lines of its output.
+pub(super) struct Ended {
+    pub(super) exit: sandbox::Exit,
+    pub(super) tail: Vec<String>,
+}
+
+struct Output {
+    log: std::fs::File,
+    tail: VecDeque<String>,
+}
+
+/// Passes the output of a command on, in whole lines where they come soon enough.
+fn forward(stream: Option<OwnedFd>, number: u8, output: &Mutex<Output>, task: &Task<'_>) {
+    let Some(stream) = stream else { return };
+    let mut stream = std::fs::File::from(stream);
+    let mut buffer = vec![0_u8; 16 * 1024];
+    let mut pending: Vec<u8> = Vec::new();
+    loop {
+        let n_read = match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n_read) => n_read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(_) => break,
+        };
+        pending.extend_from_slice(&buffer[..n_read]);
+        let n_whole = match pending.iter().rposition(|it| *it == b'\n') {
+            Some(end) => end + 1,
+            // A line without an end is passed on in parts rather than kept.
+            None if pending.len() > 64 * 1024 => pending.len(),
+            None => continue,
+        };
+        let rest = pending.split_off(n_whole);
+        emit(std::mem::replace(&mut pending, rest), number, output, task);
+    }
+    if !pending.is_empty() {
+        emit(pending, number, output, task);
+    }
+}
+
+fn emit(bytes: Vec<u8>, number: u8, output: &Mutex<Output>, task: &Task<'_>) {
+    {
+        let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
+        // A full disk must not stop the command; what is shown is shown all the same.
+        let _ = output.log.write_all(&bytes);
+        for line in String::from_utf8_lossy(&bytes).lines() {
+            if output.tail.len() == N_TAIL_LINES {
+                output.tail.pop_front();
+            }
+            output.tail.push_back(line.chars().take(2000).collect());
+        }
+    }
+    task.log(number, bytes);
+}
