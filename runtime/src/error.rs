@@ -12,7 +12,7 @@ use sandbox::SandboxError;
 #[non_exhaustive]
 pub enum RuntimeError {
     /// Neither the image nor the user says what to run.
-    #[error("there is no command to run: the image has none, and none was given")]
+    #[error("there is no command to run")]
     NoCommand,
     /// The working directory is not absolute.
     #[error("the working directory `{path}` is not an absolute path")]

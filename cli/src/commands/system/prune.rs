@@ -25,17 +25,24 @@ pub fn run(args: &PruneArgs, globals: &Globals) -> Result<Exit> {
     if !args.force && !confirmed(&warning(args))? {
         return Ok(Exit::Failed);
     }
-    let report = globals.store()?.prune(&options).or_failed()?;
+    let store = globals.store()?;
+    // First the containers: images stay while one of them runs.
+    let removed = match args.what {
+        PruneWhat::Everything => runtime::remove_ended(&store).or_failed()?,
+        _ => runtime::Removed::default(),
+    };
+    let report = store.prune(&options).or_failed()?;
     let mut text = String::new();
     let mut list = |title: &str, names: Vec<String>| {
         if !names.is_empty() {
             text += &format!("{title}:\n{}\n\n", names.join("\n"));
         }
     };
+    list("Deleted Containers", removed.ids.iter().map(ToString::to_string).collect());
     list("Deleted Images", report.images.clone());
     list("Deleted build cache objects", report.steps.iter().map(|it| it.hex()).collect());
     list("Deleted cache mounts", report.cache_mounts.clone());
-    print::out(&format!("{text}Total reclaimed space: {}\n", show(report.n_bytes)))?;
+    print::out(&format!("{text}Total reclaimed space: {}\n", show(report.n_bytes + removed.n_bytes)))?;
     Ok(Exit::Done)
 }
 
@@ -73,9 +80,11 @@ fn warning(args: &PruneArgs) -> String {
         (PruneWhat::Cache, false) => "the cache of all steps that no image needs",
         (PruneWhat::Cache, true) => "the whole build cache",
         (PruneWhat::Everything, false) => {
-            "images without a name, the cache of steps that no image needs, and logs"
+            "containers that have ended, images without a name, the cache of steps that no image needs, and logs"
         }
-        (PruneWhat::Everything, true) => "all images, the whole build cache, and logs",
+        (PruneWhat::Everything, true) => {
+            "containers that have ended, all images, the whole build cache, and logs"
+        }
     };
     format!("This removes {what}.")
 }
