@@ -6,11 +6,12 @@ use std::{
     sync::Arc,
 };
 
-use planner::plan::{GitSource, HttpSource};
+use planner::plan::{GitSource, HttpSource, Source};
 
 use crate::{
     copy,
     error::ExecutorError,
+    fetch,
     session::Session,
     tree::{Chain, Folder, Layers, Tree},
 };
@@ -19,12 +20,14 @@ use crate::{
 #[derive(Clone)]
 pub struct Context {
     pub(crate) tree: Tree,
+    /// When it was made, where that is known, in seconds since 1970.
+    time: Option<i64>,
 }
 
 impl Context {
     /// A context without files.
     pub fn empty() -> Self {
-        Self { tree: Tree::Empty }
+        Self { tree: Tree::Empty, time: None }
     }
 
     /// A folder; `patterns` are those of its ignore file. What was hashed in an earlier build is remembered by `session`.
@@ -42,7 +45,7 @@ impl Context {
             .map_err(|source| ExecutorError::OpenContext { path: path.to_owned(), source })?;
         let cache = session.store.load_stat_cache(&path)?;
         let folder = Folder::open_root(&path, patterns, cache.as_deref())?;
-        Ok(Self { tree: Tree::Folder(Arc::new(folder)) })
+        Ok(Self { tree: Tree::Folder(Arc::new(folder)), time: None })
     }
 
     /// An archive, plain or compressed, read to its end and kept in the store as a layer. Owners are those of the archive.
@@ -60,7 +63,7 @@ impl Context {
         }
         session.store.put_tar(staged, &index)?;
         let layers = Layers::open(&session.store, &Chain::new(vec![index.diff_id]))?;
-        Ok(Self { tree: Tree::Layers(Arc::new(layers)) })
+        Ok(Self { tree: Tree::Layers(Arc::new(layers)), time: None })
     }
 
     /// A git repository.
@@ -69,9 +72,11 @@ impl Context {
     ///
     /// It cannot be fetched.
     pub fn git(session: &Session, git: &GitSource) -> Result<Self, ExecutorError> {
-        let task = session.task(format!("[internal] load git source {}", git.url.remote));
-        let result = crate::fetch::git_tree(session, git, &task);
-        Ok(Self { tree: task.end(result)? })
+        let shown = fetch::redacted(&git.url.remote);
+        let task = session.task(format!("[internal] load git source {shown}"));
+        let result = fetch::git(session, git, &task);
+        let fetched = task.end(result)?;
+        Ok(Self { tree: fetched.tree, time: fetched.time })
     }
 
     /// A file from the network: an archive is unpacked, anything else is the only file, named `context`.
@@ -80,15 +85,30 @@ impl Context {
     ///
     /// It cannot be fetched, or is a broken archive.
     pub fn http(session: &Session, http: &HttpSource) -> Result<Self, ExecutorError> {
-        let task = session.task(format!("[internal] load remote build context {}", http.url));
-        let result = crate::fetch::http_tree(session, http, &task).and_then(|tree| {
+        let shown = fetch::redacted(&http.url);
+        let task = session.task(format!("[internal] load remote build context {shown}"));
+        let result = fetch::http(session, http, &task).and_then(|fetched| {
             let path = http.filename.as_bytes();
-            match copy::is_archive(&tree, path)? {
-                true => Self::archive(session, tree.open(path)?),
-                false => Ok(Self { tree }),
-            }
+            let context = match copy::is_archive(&fetched.tree, path)? {
+                true => Self::archive(session, fetched.tree.open(path)?)?,
+                false => Self { tree: fetched.tree, time: None },
+            };
+            let time = match fetched.time {
+                None if context.tree.lookup(path)?.is_none() => context.newest()?,
+                time => time,
+            };
+            Ok(Self { time, ..context })
         });
         task.end(result)
+    }
+
+    /// The time of the newest file.
+    fn newest(&self) -> Result<Option<i64>, ExecutorError> {
+        let mut newest = None;
+        for path in self.paths()? {
+            newest = newest.max(self.tree.lookup(&path)?.map(|it| it.mtime.secs));
+        }
+        Ok(newest)
     }
 
     /// Whether nothing is in it.
@@ -124,5 +144,22 @@ impl Context {
         }
         found.sort();
         Ok(found)
+    }
+}
+
+impl Session {
+    /// Returns the time of a source, for a `SOURCE_DATE_EPOCH` that names one: that of the commit, of `Last-Modified`, or of
+    /// the newest file of an archive. Folders have none.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be fetched.
+    pub fn source_time(&self, source: &Source) -> Result<Option<i64>, ExecutorError> {
+        Ok(match source {
+            Source::Git(git) => Context::git(self, git)?.time,
+            Source::Http(http) => Context::http(self, http)?.time,
+            Source::Local(name) => self.contexts.get(name).and_then(|it| it.time),
+            Source::Scratch | Source::Image(_) | Source::Step(_) => None,
+        })
     }
 }

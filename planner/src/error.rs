@@ -84,6 +84,8 @@ pub enum PlanErrorKind {
     InvalidSignal { message: String },
     #[error("invalid SOURCE_DATE_EPOCH: `{value}`")]
     InvalidEpoch { value: String },
+    #[error("SOURCE_DATE_EPOCH stage does not meet source-only requirements: {problem}")]
+    EpochStage { problem: String },
     #[error("instruction could not be read")]
     Invalid,
 }
@@ -132,6 +134,7 @@ impl PlanError {
             InvalidPort { .. } => "invalid-port",
             InvalidSignal { .. } => "invalid-signal",
             InvalidEpoch { .. } => "invalid-epoch",
+            EpochStage { .. } => "epoch-stage",
             Invalid => "invalid-instruction",
         }
     }

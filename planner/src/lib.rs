@@ -6,6 +6,7 @@ extern crate alloc;
 
 pub mod dispatch;
 pub mod env;
+pub mod epoch;
 pub mod error;
 pub mod expand;
 pub mod expose;
@@ -26,5 +27,6 @@ pub mod wildcard;
 pub mod workdir;
 
 pub use dispatch::plan;
+pub use epoch::epoch_source;
 pub use error::{PlanError, PlanErrorKind};
 pub use stages::{StageGraph, needs, stages};

@@ -187,7 +187,7 @@ fn secret(session: &Session, id: &str) -> Result<Option<String>, ExecutorError> 
 }
 
 /// Returns an address without the name and password in it.
-fn redacted(url: &str) -> String {
+pub(crate) fn redacted(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let n_authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(n_authority);

@@ -223,9 +223,7 @@ pub fn contexts(job: &mut Job, session: &mut Session) -> Result<Opened> {
             ignored = ignore_patterns(&job.input.dockerfile, &path)?;
             Context::folder(session, &path, ignored.clone()).map_err(failed)?
         }
-        input::Context::Archive(input) => {
-            Context::archive(session, input).map_err(failed)?
-        }
+        input::Context::Archive(input) => Context::archive(session, input).map_err(failed)?,
         input::Context::Remote(url) => remote_context(session, &url)?,
     };
     let (name, bytes) = match &job.input.dockerfile {
@@ -313,7 +311,15 @@ fn plan(
         let diagnostics: Vec<Diagnostic> = errors.iter().map(of_plan).collect();
         shown(source, &diagnostics, Exit::Input)
     };
-    let graph = planner::stages(dockerfile, request).map_err(refused)?;
+    let mut request = request.clone();
+    if let Some(epoch) =
+        planner::epoch_source(dockerfile, &request).map_err(|it| refused(vec![it]))?
+    {
+        let time = session.source_time(&epoch).map_err(failed)?;
+        let text = time.map(|it| it.to_string()).unwrap_or_default();
+        request.build_args.insert(planner::epoch::VARIABLE.to_owned(), text);
+    }
+    let graph = planner::stages(dockerfile, &request).map_err(refused)?;
     for (name, value) in graph.local_contexts() {
         if session.contexts.contains_key(&name) {
             continue;
@@ -463,8 +469,7 @@ pub(crate) fn to_file(
                 .tempfile_in(folder)
                 .map_err(|source| failed(failed_at(source)))?;
             write(file.as_file_mut()).map_err(failed)?;
-            readable(file.as_file())
-                .map_err(|source| failed(failed_at(source)))?;
+            readable(file.as_file()).map_err(|source| failed(failed_at(source)))?;
             file.persist(path).map_err(|error| failed(failed_at(error.error)))?;
             Ok(())
         }
