@@ -25,7 +25,7 @@ pub struct GitUrl {
 }
 
 /// What to fetch from a repository.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct GitRef {
     /// What git is given. For `github.com/owner/repo` it has no scheme: `https://` goes before it.
     pub remote: String,
@@ -52,7 +52,7 @@ pub struct GitRef {
 }
 
 /// Which time the files of a checkout get.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mtime {
     /// That of the checkout.
     Checkout,
@@ -220,7 +220,8 @@ impl GitRef {
                 // What is wrong matters only if the rest says that it is for git.
                 Err(error) => {
                     let n_bytes = text.find(['?', '#']).unwrap_or(text.len());
-                    let is_git = matches!(Self::parse(&text[..n_bytes]), Ok(Some(_)));
+                    let is_git = n_bytes < text.len()
+                        && matches!(Self::parse(&text[..n_bytes]), Ok(Some(_)));
                     return if is_git { Err(error) } else { Ok(None) };
                 }
             }

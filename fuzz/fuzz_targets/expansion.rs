@@ -1,0 +1,4 @@
+//! Fuzzes `checks::expansion`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::expansion(data));
