@@ -12,7 +12,8 @@
 //! 4. `parse`, with `statement` and `line` — physical lines to logical lines, heredocs, the tree as a whole.
 //! 5. `node`, with `words`, `json` and `heredoc` — a logical line to keyword, flags and arguments.
 //! 6. `instruction`, with `flags`, `run` and `health` — what each instruction says.
-//! 7. [`mount`], [`device`], [`syntax`], [`suggest`], [`ignore`] — what others read as well.
+//! 7. [`mod@format`] — a Dockerfile in one style.
+//! 8. [`mount`], [`device`], [`syntax`], [`suggest`], [`ignore`] — what others read as well.
 //!
 //! # Invariants
 //!
@@ -31,6 +32,7 @@ extern crate std;
 pub mod ast;
 pub mod device;
 pub mod error;
+pub mod format;
 pub mod ignore;
 pub mod mount;
 pub mod span;

@@ -1,0 +1,9 @@
+# escape=`
+from a
+copy a`
+   # c [
+  b
+cmd [ `
+ # [ no ]
+ "a", `
+"b"]

@@ -1,0 +1,8 @@
+FROM a
+RUN a \
+  b
+COPY a	b
+RUN <<EOF
+x
+EOF
+CMD a
