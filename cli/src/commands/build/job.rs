@@ -194,9 +194,8 @@ fn platforms(given: &[String], env: impl Fn(&str) -> Option<String>) -> Result<V
             "local" => host.clone(),
             _ => Platform::parse(text, &host).or_input()?.normalized(),
         };
-        if !out.contains(&platform) {
-            out.push(platform);
-        }
+        // One that is asked for twice is in the index twice, as with BuildKit.
+        out.push(platform);
     }
     if out.is_empty() {
         out.push(host);

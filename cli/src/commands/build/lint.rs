@@ -51,8 +51,9 @@ pub fn of_build(
 /// They do and there are findings, or what they say cannot be understood.
 pub fn refuse(subject: &Subject<'_>, warnings: &[Warning]) -> Result<()> {
     let options = CheckOptions::of(subject.dockerfile, subject.request).map_err(|error| {
-        Failure::input(anyhow!("failed to parse check options: {error}"))
-            .hint("known are `skip=RULE,…`, `experimental=RULE,…` and `error=true`, with `;` between")
+        Failure::input(anyhow!("failed to parse check options: {error}")).hint(
+            "known are `skip=RULE,…`, `experimental=RULE,…` and `error=true`, with `;` between",
+        )
     })?;
     if !options.error || warnings.is_empty() {
         return Ok(());
