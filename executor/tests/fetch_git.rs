@@ -347,3 +347,27 @@ fn ssh_needs_an_agent() {
         fetch(&Home::new(), "git@127.0.0.1:x/y.git").map(|_| ()).expect_err("there is none");
     assert_eq!(error.code(), "ssh-not-found");
 }
+
+#[test]
+fn git_can_be_stopped() {
+    let (sender, receiver) = std::sync::mpsc::channel::<()>();
+    let server = Server::start(move |_| {
+        // Silent until the test is over.
+        let _ = receiver.recv();
+        Answer::new(404, "")
+    });
+    let home = Home::new();
+    let session = home.session();
+    let cancel = session.cancel.clone();
+    let git = source(&server.url("/.git"));
+    std::thread::scope(|scope| {
+        let fetch = scope.spawn(|| Context::git(&session, &git).map(|_| ()));
+        while server.requests().is_empty() {
+            std::thread::yield_now();
+        }
+        cancel.cancel();
+        let error = fetch.join().expect("it does not panic").expect_err("it was stopped");
+        assert!(matches!(error, ExecutorError::Canceled), "{error}");
+    });
+    drop(sender);
+}

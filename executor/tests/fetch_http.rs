@@ -153,3 +153,27 @@ fn a_credential_stays_with_its_origin() {
     assert_eq!(server.requests()[0].header("authorization"), Some("Bearer secret"));
     assert_eq!(other.requests()[0].header("authorization"), None);
 }
+
+#[test]
+fn a_download_can_be_stopped() {
+    let (sender, receiver) = std::sync::mpsc::channel::<()>();
+    let server = Server::start(move |_| {
+        // Silent until the test is over.
+        let _ = receiver.recv();
+        Answer::new(200, "late")
+    });
+    let home = Home::new();
+    let session = home.session();
+    let cancel = session.cancel.clone();
+    let http = source(&server.url("/x"), None);
+    std::thread::scope(|scope| {
+        let download = scope.spawn(|| read(&session, &http).map(|_| ()));
+        while server.requests().is_empty() {
+            std::thread::yield_now();
+        }
+        cancel.cancel();
+        let error = download.join().expect("it does not panic").expect_err("it was stopped");
+        assert!(matches!(error, ExecutorError::Canceled), "{error}");
+    });
+    drop(sender);
+}

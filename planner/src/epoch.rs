@@ -40,9 +40,8 @@ pub fn epoch_source(
         return Ok(Some(Source::Local("context".to_owned())));
     }
     let instructions = &dockerfile.instructions;
-    let is_named = |from: &From| {
-        from.name.as_ref().is_some_and(|it| it.value.eq_ignore_ascii_case(&value))
-    };
+    let is_named =
+        |from: &From| from.name.as_ref().is_some_and(|it| it.value.eq_ignore_ascii_case(&value));
     let stage =
         instructions.iter().position(|it| matches!(&it.kind, Kind::From(from) if is_named(from)));
     let Some(stage) = stage else {
