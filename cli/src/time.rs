@@ -105,7 +105,8 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 
 /// Makes a name for a build: the time and the process, so that names sort by age.
 pub fn build_id() -> String {
-    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let nanos =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
     format!("{nanos:020x}-{:x}", std::process::id())
 }
 

@@ -118,7 +118,7 @@ impl Execution<'_> {
             self.add_mount(step, &mut spec, mount, &scratch, mount_idx, &mut guards, task)?;
         }
         task.start();
-        let exit = self.run_sandbox(&spec, op, task)?;
+        let exit = self.run_sandbox(&spec, task)?;
         drop(guards);
         check_exit(op, exit)?;
         let options = cache::PackOptions { latest_mtime: self.latest() };

@@ -7,7 +7,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use planner::plan::RunOp;
 use sandbox::Spec;
 
 use crate::{error::ExecutorError, execute::Execution, session::Task};
@@ -16,12 +15,7 @@ use crate::{error::ExecutorError, execute::Execution, session::Task};
 const N_TAIL_LINES: usize = 20;
 
 impl Execution<'_> {
-    pub(super) fn run_sandbox(
-        &self,
-        spec: &Spec,
-        op: &RunOp,
-        task: &Task<'_>,
-    ) -> Result<Ended, ExecutorError> {
+    pub(super) fn run_sandbox(&self, spec: &Spec, task: &Task<'_>) -> Result<Ended, ExecutorError> {
         let log = self.session.store.new_log(&self.session.build_id, &task.log_name())?;
         let child = Arc::new(sandbox::spawn(spec)?);
         for note in child.notes() {
