@@ -169,5 +169,6 @@ pub const CODES: &[&str] = &[
     "invalid-port",
     "invalid-signal",
     "invalid-epoch",
+    "epoch-stage",
     "invalid-instruction",
 ];
