@@ -104,7 +104,11 @@ impl Builder<'_> {
         line.push_str(&format!(" {dest} # buildkit"));
         // A layer of its own cannot depend on the modes below it: BuildKit drops --link then, and so do we.
         let link = copy.link && chmod.is_none();
-        let folder = state.config.config.working_dir.replace(if state.platform.os == "windows" { '\\' } else { '/' }, "/");
+        let folder = state
+            .config
+            .config
+            .working_dir
+            .replace(if state.platform.os == "windows" { '\\' } else { '/' }, "/");
         let dest = destination(&folder, &dest);
         let op = Op::Copy(CopyOp { items, dest, chown, chmod, link, excludes });
         self.add_step(state, name, instruction, op, line);
