@@ -485,3 +485,7 @@ fn explain_missing(op: &CopyOp, trees: &[Tree], error: ExecutorError) -> Executo
     }
     error
 }
+
+#[cfg(test)]
+#[path = "execute_tests.rs"]
+mod tests;

@@ -30,14 +30,14 @@ impl KeyBuilder {
     /// Adds a field that is shown when a miss is explained.
     pub(crate) fn text(&mut self, name: &str, value: &str) {
         self.raw(name, value.as_bytes());
-        self.recipe.insert(name.to_owned(), Value::from(value));
+        self.show(name, Value::from(value));
     }
 
     /// Adds a field that is a digest, shown in short form.
     pub(crate) fn digest(&mut self, name: &str, value: &[u8; 32]) {
         self.raw(name, value);
         let hex: String = value[..16].iter().map(|it| format!("{it:02x}")).collect();
-        self.recipe.insert(name.to_owned(), Value::from(hex));
+        self.show(name, Value::from(hex));
     }
 
     /// Adds a list of texts.
@@ -47,13 +47,24 @@ impl KeyBuilder {
         for value in &values {
             self.field(value.as_bytes());
         }
-        self.recipe.insert(name.to_owned(), Value::from(values));
+        self.show(name, Value::from(values));
     }
 
     /// Adds a field that is not shown.
     pub(crate) fn raw(&mut self, name: &str, value: &[u8]) {
         self.field(name.as_bytes());
         self.field(value);
+    }
+
+    /// Keeps a field for the recipe. Names that come again are counted: `bind`, `bind 2`.
+    fn show(&mut self, name: &str, value: Value) {
+        let mut key = name.to_owned();
+        let mut n_seen = 1;
+        while self.recipe.contains_key(&key) {
+            n_seen += 1;
+            key = format!("{name} {n_seen}");
+        }
+        self.recipe.insert(key, value);
     }
 
     fn field(&mut self, bytes: &[u8]) {

@@ -15,7 +15,7 @@ use crate::{
 impl Execution<'_> {
     /// The key of a RUN. With `content` mounts count by what is in them, without by the layers they come from; nothing if
     /// some of them come from no layers.
-    pub(super) fn run_key(
+    pub(crate) fn run_key(
         &self,
         step: &Step,
         op: &RunOp,
