@@ -3,6 +3,7 @@
 //! What was fetched is a layer of the store, remembered by a step record, so that it is read like any other layer and
 //! collected like one. In one build, each source is asked for once: all steps see the same.
 
+mod commit;
 mod files;
 mod git;
 mod http;

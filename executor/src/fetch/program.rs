@@ -18,6 +18,12 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use super::redacted;
 use crate::{error::ExecutorError, session::Session};
 
+/// The arguments of a command.
+macro_rules! args {
+    ($($arg:expr),* $(,)?) => { &[$(OsStr::new($arg)),*][..] };
+}
+pub(super) use args;
+
 /// More than this of what a command says is not read.
 const MOST_OUTPUT: u64 = 64 << 20;
 /// Variables that say how to reach the network.
