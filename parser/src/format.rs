@@ -10,7 +10,7 @@ use core::ops::Range;
 use crate::{
     Diagnostic,
     ast::{Heredoc, Text},
-    line::{continuation, is_comment},
+    line::{MAX_LINE, continuation, is_comment},
     node::{Args, Name, Node},
     parse,
     span::Span,
@@ -102,13 +102,14 @@ fn range(span: Span) -> Range<usize> {
 fn is_same(text: &str, statement: &Statement, escape: char) -> bool {
     let mut statements = Statements::new(text, escape);
     let Some(again) = statements.next() else { return false };
+    let fits = text.split('\n').all(|it| it.len() <= MAX_LINE);
     let same = |a: &Heredoc, b: &Heredoc| {
         (&a.name, &a.raw, a.expand, a.chomp, a.fd) == (&b.name, &b.raw, b.expand, b.chomp, b.fd)
     };
     let heredocs = again.heredocs.len() == statement.heredocs.len()
         && again.heredocs.iter().zip(&statement.heredocs).all(|(a, b)| same(a, b));
     let triggers = trigger(&again) == trigger(statement);
-    statements.next().is_none()
+    fits && statements.next().is_none()
         && heredocs
         && triggers
         && is_same_node(&again.node, &statement.node)
@@ -193,19 +194,17 @@ impl Writer<'_> {
         match &node.args {
             Args::Words(words) => {
                 let keyword = word_in_capitals(node.name);
-                for (n, word) in words.iter().enumerate() {
-                    if node.json && (n > 0 || node.name != Some(Name::Healthcheck)) {
-                        self.array(&words[n..], line_end)?;
-                        break;
-                    }
+                let before_array = usize::from(node.name == Some(Name::Healthcheck));
+                let n_plain = if node.json { before_array } else { words.len() };
+                for (n, word) in words.get(..n_plain)?.iter().enumerate() {
                     let start = self.out.len();
                     self.part(range(word.span));
                     if keyword == Some(n) {
                         self.out[start..].make_ascii_uppercase();
                     }
                 }
-                if node.json && words.len() <= usize::from(node.name == Some(Name::Healthcheck)) {
-                    self.array(&[], line_end)?;
+                if node.json {
+                    self.array(&words[n_plain..], line_end)?;
                 }
             }
             Args::Pairs { pairs, legacy: false } => {

@@ -210,3 +210,22 @@ proptest! {
         check(&format!("{top}from a\n{}{end}", statements.concat()));
     }
 }
+
+/// Each of these took minutes if anything were quadratic.
+#[test]
+fn time_is_linear() {
+    let n = 50_000;
+    let texts = [
+        "run  a\n".repeat(n),
+        "# a\n\n\n".repeat(n),
+        format!("RUN {}b", "a \\\n".repeat(n)),
+        format!("copy {}b", "a \\\n # c\n\n".repeat(n)),
+        format!("CMD [{}\"\"]", "\"a\" , \\\n # [\n ".repeat(n)),
+        format!("ENV {}c=d", "a=b  \\\n".repeat(n)),
+        format!("RUN <<A\n{}A\n", "B\n".repeat(n)),
+        format!("ONBUILD RUN {}b", "a \\\n".repeat(n)),
+    ];
+    for text in texts {
+        assert!(format(&format!("FROM a\n{text}")).is_ok(), "{}", &text[..20]);
+    }
+}
