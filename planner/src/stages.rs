@@ -3,30 +3,34 @@
 //! A stage of the Dockerfile comes first to last; behind them come *implicit* stages, one for each image or named
 //! context that only a `--from` names. Nothing is looked up here: whoever has a [`StageGraph`] asks [`needs`] what to
 //! look up, as often as it answers something, since triggers of base images can name more images.
+//!
+//! Read here first, then [`base`] (what a FROM names), [`order`] (what needs what), [`resolve`] (triggers).
 
-use alloc::{
-    borrow::ToOwned,
-    collections::{BTreeMap, BTreeSet},
-    format,
-    string::{String, ToString},
-    vec,
-    vec::Vec,
-};
+mod base;
+mod order;
+mod resolve;
 
-use image::{ImageRef, Platform};
+use alloc::{borrow::ToOwned, collections::BTreeMap, format, string::String, vec, vec::Vec};
+
+use image::Platform;
 use parser::{
     ast::{Dockerfile, Instruction, Kind, Text},
     span::{Lines, Span},
     suggest::suggest,
 };
 
+use self::base::{base_and_platform, context_value, image_base};
+pub(crate) use self::{
+    base::{is_overridden, named_context},
+    order::sources,
+    resolve::Resolved,
+};
 use crate::{
     env::Variables,
     error::{PlanError, PlanErrorKind},
     expand::Lexer,
     facts::{Facts, ImageFact, ImageOrigin, ImageQuery, Need},
-    git_url::GitRef,
-    plan::{GitSource, HttpSource, Source},
+    plan::Source,
     request::Request,
 };
 
@@ -201,7 +205,7 @@ pub fn stages(dockerfile: &Dockerfile, request: &Request) -> Result<StageGraph, 
             errors.extend(graph.add_sources(&instruction).err());
         }
     }
-    errors.extend(graph.find_cycle(&graph.written_dependencies()));
+    errors.extend(graph.find_cycle(&graph.dependencies()));
     if errors.is_empty() { Ok(graph) } else { Err(errors) }
 }
 
@@ -213,99 +217,6 @@ pub fn stages(dockerfile: &Dockerfile, request: &Request) -> Result<StageGraph, 
 pub fn needs(graph: &StageGraph, facts: &Facts) -> Result<Vec<Need>, Vec<PlanError>> {
     let resolved = Resolved::new(graph, facts)?;
     Ok(resolved.missing.into_iter().map(Need::Image).collect())
-}
-
-/// A graph with triggers in place, as far as facts are there.
-pub(crate) struct Resolved {
-    pub graph: StageGraph,
-    /// Which stages the target needs.
-    pub reachable: BTreeSet<usize>,
-    /// How many triggers stand before a stage's own instructions.
-    pub n_triggers: BTreeMap<usize, usize>,
-    missing: BTreeSet<ImageQuery>,
-}
-
-impl Resolved {
-    pub(crate) fn new(graph: &StageGraph, facts: &Facts) -> Result<Self, Vec<PlanError>> {
-        let mut this = Self {
-            graph: graph.clone(),
-            reachable: BTreeSet::new(),
-            n_triggers: BTreeMap::new(),
-            missing: BTreeSet::new(),
-        };
-        loop {
-            let dependencies = this.graph.dependencies();
-            if let Some(error) = this.graph.find_cycle(&dependencies) {
-                return Err(vec![error]);
-            }
-            this.reachable = reachable(this.graph.target, &dependencies);
-            this.missing.clear();
-            let mut changed = false;
-            for stage_idx in this.reachable.clone() {
-                let stage = &this.graph.stages[stage_idx];
-                let triggers = match &stage.base {
-                    Base::Image(..) => {
-                        match this.graph.query(stage_idx).and_then(|it| facts.images.get(&it)) {
-                            Some(fact) => fact.config.config.on_build.clone(),
-                            None => {
-                                this.missing.extend(this.graph.query(stage_idx));
-                                continue;
-                            }
-                        }
-                    }
-                    Base::Stage(base) => this.graph.written_triggers(*base),
-                    Base::Scratch | Base::Files(_) => Vec::new(),
-                };
-                let is_done =
-                    this.n_triggers.contains_key(&stage_idx) || stage_idx >= this.graph.n_written;
-                if is_done || triggers.is_empty() {
-                    continue;
-                }
-                this.add_triggers(stage_idx, &triggers)?;
-                changed = true;
-            }
-            if !changed {
-                return Ok(this);
-            }
-        }
-    }
-
-    fn add_triggers(
-        &mut self,
-        stage_idx: usize,
-        triggers: &[String],
-    ) -> Result<(), Vec<PlanError>> {
-        let stage = &self.graph.stages[stage_idx];
-        let (span, lines) = (stage.span, stage.lines);
-        let mut added = Vec::new();
-        for trigger in triggers {
-            let (mut instructions, diagnostics) = parser::parse_trigger(trigger, '\\');
-            if let Some(first) = diagnostics.first() {
-                let message = first.to_string();
-                let kind = PlanErrorKind::WrongTrigger { trigger: trigger.clone(), message };
-                return Err(vec![PlanError::new(kind, span)]);
-            }
-            for instruction in &mut instructions {
-                // Spans of a trigger mean nothing in this file: whatever goes wrong is shown at the FROM.
-                (instruction.span, instruction.lines) = (span, lines);
-            }
-            added.append(&mut instructions);
-        }
-        let n_stages = self.graph.stages.len();
-        for instruction in &added {
-            self.graph.add_sources(instruction).map_err(|mut error| {
-                error.span = span;
-                vec![error]
-            })?;
-        }
-        for stage in &mut self.graph.stages[n_stages..] {
-            stage.span = span;
-        }
-        self.n_triggers.insert(stage_idx, added.len());
-        added.append(&mut self.graph.stages[stage_idx].instructions);
-        self.graph.stages[stage_idx].instructions = added;
-        Ok(())
-    }
 }
 
 impl StageGraph {
@@ -396,267 +307,25 @@ impl StageGraph {
         Ok(())
     }
 
-    /// The triggers that the ONBUILD lines of a stage leave in its config.
-    fn written_triggers(&self, stage_idx: usize) -> Vec<String> {
-        let instructions = self.stages[stage_idx].instructions.iter();
-        instructions
-            .filter_map(|it| match &it.kind {
-                Kind::Onbuild(onbuild) => Some(onbuild.expression.clone()),
-                _ => None,
-            })
-            .collect()
+    /// Returns the FROM line or flag that asks for an image.
+    pub fn span_of(&self, query: &ImageQuery) -> Option<Span> {
+        let found = (0..self.stages.len()).find(|it| self.query(*it).as_ref() == Some(query))?;
+        Some(self.stages[found].span)
     }
 
-    fn dependencies(&self) -> Vec<BTreeSet<usize>> {
-        self.stages
-            .iter()
-            .map(|stage| {
-                let mut of_stage = BTreeSet::new();
-                if let Base::Stage(base) = stage.base {
-                    of_stage.insert(base);
-                }
-                for from in stage.instructions.iter().flat_map(sources) {
-                    of_stage.extend(self.find_from(&from.value));
-                }
-                of_stage
-            })
-            .collect()
-    }
-
-    fn written_dependencies(&self) -> Vec<BTreeSet<usize>> {
-        self.dependencies()
-    }
-
-    fn find_cycle(&self, dependencies: &[BTreeSet<usize>]) -> Option<PlanError> {
-        // 0 is new, 1 is on the path, 2 is done. An explicit stack: thousands of stages must not overflow ours.
-        let mut state = vec![0_u8; dependencies.len()];
-        for start in 0..dependencies.len() {
-            if state[start] != 0 {
-                continue;
-            }
-            let mut stack = vec![(start, dependencies[start].iter())];
-            state[start] = 1;
-            while let Some((stage_idx, rest)) = stack.last_mut() {
-                let stage_idx = *stage_idx;
-                match rest.next() {
-                    Some(&next) if state[next] == 1 => {
-                        // The circle is shown where it begins: at the line of `next` that leads along the path.
-                        let first = stack.iter().position(|(it, _)| *it == next).unwrap_or(0);
-                        let along = stack.get(first + 1).map_or(next, |(it, _)| *it);
-                        let stage = &self.stages[next];
-                        let kind =
-                            PlanErrorKind::CircularDependency { stage: stage.display.clone() };
-                        let leads_along = |it: &&Instruction| {
-                            sources(it).iter().any(|it| self.find_from(&it.value) == Some(along))
-                        };
-                        // A trigger has the span of its FROM, and those inside of it mean nothing here.
-                        let span = match stage.instructions.iter().find(leads_along) {
-                            Some(it) if it.span != stage.span => sources(it)
-                                .iter()
-                                .find(|from| self.find_from(&from.value) == Some(along))
-                                .map_or(stage.span, |from| from.span),
-                            _ => stage.span,
-                        };
-                        return Some(PlanError::new(kind, span));
-                    }
-                    Some(&next) if state[next] == 0 => {
-                        state[next] = 1;
-                        stack.push((next, dependencies[next].iter()));
-                    }
-                    Some(_) => {}
-                    None => {
-                        state[stage_idx] = 2;
-                        stack.pop();
-                    }
-                }
+    /// Returns the local contexts by the names that steps use.
+    pub fn local_contexts(&self) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
+        for stage in &self.stages {
+            if let Base::Files(Source::Local(name)) = &stage.base
+                && let Some((value, _)) =
+                    context_value(name, stage.platform.as_ref(), &self.request)
+            {
+                found.insert(name.clone(), value.to_owned());
             }
         }
-        None
+        found
     }
-}
-
-fn reachable(target: usize, dependencies: &[BTreeSet<usize>]) -> BTreeSet<usize> {
-    let mut found = BTreeSet::from([target]);
-    let mut todo = vec![target];
-    while let Some(stage_idx) = todo.pop() {
-        for &next in &dependencies[stage_idx] {
-            if found.insert(next) {
-                todo.push(next);
-            }
-        }
-    }
-    found
-}
-
-/// The `--from` names of an instruction.
-pub(crate) fn sources(instruction: &Instruction) -> Vec<Text> {
-    match &instruction.kind {
-        Kind::Copy(copy) => copy.from.iter().cloned().collect(),
-        Kind::Run(run) => run
-            .mounts
-            .iter()
-            .filter_map(|mount| {
-                let from = mount.fields.iter().rev().find(|(key, _)| key == "from")?.1.clone()?;
-                (!from.is_empty()).then_some(Text { value: from, span: mount.text.span })
-            })
-            .collect(),
-        _ => Vec::new(),
-    }
-}
-
-fn base_and_platform(
-    from: &parser::ast::From,
-    lexer: &Lexer,
-    args: &Variables,
-    stages: &[Stage],
-    request: &Request,
-) -> Result<(Base, Option<Platform>), PlanError> {
-    let expand = |text: &Text| {
-        lexer.word(&text.value, args).map_err(|source| {
-            PlanError::new(PlanErrorKind::Expand { word: text.value.clone(), source }, text.span)
-        })
-    };
-    let expanded = expand(&from.base)?;
-    if expanded.text.is_empty() {
-        let error = PlanError::new(
-            PlanErrorKind::BlankBaseName { written: from.base.value.clone() },
-            from.base.span,
-        );
-        return Err(suggest_variable(error, expanded.unmatched.iter(), args));
-    }
-    let platform = match &from.platform {
-        None => None,
-        Some(written) => {
-            let expanded = expand(written)?;
-            if expanded.text.is_empty() {
-                let kind = PlanErrorKind::EmptyPlatform { written: written.value.clone() };
-                return Err(suggest_variable(
-                    PlanError::new(kind, written.span),
-                    expanded.unmatched.iter(),
-                    args,
-                ));
-            }
-            Some(Platform::parse(&expanded.text, &request.build_platform).map_err(|error| {
-                let kind = PlanErrorKind::InvalidPlatform {
-                    written: written.value.clone(),
-                    message: error.to_string(),
-                };
-                suggest_variable(
-                    PlanError::new(kind, written.span),
-                    expanded.unmatched.iter(),
-                    args,
-                )
-            })?)
-        }
-    };
-    // A FROM binds to the nearest earlier stage whose lowercased name it spells exactly.
-    let stage = stages
-        .iter()
-        .rposition(|it| it.name.as_ref().is_some_and(|name| name.to_lowercase() == expanded.text));
-    if let Some(stage) = stage {
-        return Ok((Base::Stage(stage), platform));
-    }
-    if expanded.text == "scratch" {
-        return Ok((Base::Scratch, platform));
-    }
-    let in_file = |kind| PlanError::new(kind, from.base.span);
-    let base = match named_context(&expanded.text, platform.as_ref(), request).map_err(in_file)? {
-        Some(base) => base,
-        None => image_base(&expanded.text).map_err(|kind| {
-            let names: Vec<_> = stages.iter().filter_map(|it| it.name.clone()).collect();
-            with_suggestion(in_file(kind), &expanded.text, &names)
-        })?,
-    };
-    Ok((base, platform))
-}
-
-fn image_base(name: &str) -> Result<Base, PlanErrorKind> {
-    let reference: ImageRef = name.parse().map_err(|error: image::error::ReferenceError| {
-        PlanErrorKind::InvalidReference { name: name.to_owned(), message: error.to_string() }
-    })?;
-    let reference = reference.with_default_tag();
-    let display = reference.to_string();
-    Ok(Base::Image(ImageOrigin::Reference(reference), display))
-}
-
-pub(crate) fn is_overridden(name: &str, request: &Request) -> bool {
-    !request.named_contexts.is_empty() && context_value(name, None, request).is_some()
-}
-
-fn context_value<'a>(
-    name: &str,
-    platform: Option<&Platform>,
-    request: &'a Request,
-) -> Option<(&'a str, String)> {
-    if request.named_contexts.is_empty() || matches!(name, "scratch" | "context") {
-        return None;
-    }
-    let familiar = |name: &str| {
-        let reference: Option<ImageRef> = name.parse().ok();
-        let short = reference.map_or_else(|| name.to_owned(), |it| it.familiar());
-        short.strip_suffix(":latest").map_or(short.clone(), ToOwned::to_owned)
-    };
-    let wanted = familiar(name);
-    let platform = platform.unwrap_or(&request.platform).normalized();
-    let with_platform = format!("{wanted}::{platform}");
-    let by = |wanted: &str| {
-        request.named_contexts.iter().find(|(key, _)| {
-            let (key_name, key_platform) =
-                key.split_once("::").map_or((key.as_str(), None), |(n, p)| (n, Some(p)));
-            let key = familiar(key_name);
-            match key_platform {
-                Some(platform) => format!("{key}::{platform}") == wanted,
-                None => key == wanted,
-            }
-        })
-    };
-    let (_, value) = by(&with_platform).or_else(|| by(&wanted))?;
-    Some((value, wanted))
-}
-
-/// What a named context puts in the place of `name`.
-pub(crate) fn named_context(
-    name: &str,
-    platform: Option<&Platform>,
-    request: &Request,
-) -> Result<Option<Base>, PlanErrorKind> {
-    let Some((value, wanted)) = context_value(name, platform, request) else {
-        return Ok(None);
-    };
-    let invalid = |message: &str| PlanErrorKind::InvalidNamedContext {
-        name: wanted.clone(),
-        value: value.to_owned(),
-        message: message.to_owned(),
-    };
-    if let Some(reference) = value.strip_prefix("docker-image://") {
-        if reference == "scratch" {
-            return Ok(Some(Base::Scratch));
-        }
-        return image_base(reference).map(Some).map_err(|error| invalid(&error.to_string()));
-    }
-    if let Some(layout) = value.strip_prefix("oci-layout://") {
-        return Ok(Some(Base::Image(ImageOrigin::OciLayout(layout.to_owned()), wanted)));
-    }
-    if value.starts_with("target:") || value.starts_with("input:") {
-        return Err(invalid("only bake files link targets"));
-    }
-    match GitRef::parse(value) {
-        Ok(Some(url)) if !url.like_local => {
-            return Ok(Some(Base::Files(Source::Git(GitSource {
-                url,
-                keep_git_dir: false,
-                checksum: None,
-            }))));
-        }
-        Err(error) => return Err(invalid(&error.to_string())),
-        Ok(_) => {}
-    }
-    if value.starts_with("http://") || value.starts_with("https://") {
-        let http =
-            HttpSource { url: value.to_owned(), filename: "context".to_owned(), checksum: None };
-        return Ok(Some(Base::Files(Source::Http(http))));
-    }
-    Ok(Some(Base::Files(Source::Local(wanted))))
 }
 
 fn ignores_cache(request: &Request, name: Option<&Text>) -> bool {
@@ -724,44 +393,5 @@ fn with_suggestion(error: PlanError, word: &str, names: &[String]) -> PlanError 
     match suggest(word, names.iter().map(String::as_str), false) {
         Some(name) => error.with_hint(format!("did you mean `{name}`?")),
         None => error,
-    }
-}
-
-fn suggest_variable<'a>(
-    error: PlanError,
-    mut unmatched: impl Iterator<Item = &'a String>,
-    args: &Variables,
-) -> PlanError {
-    let Some(name) = unmatched.next() else { return error };
-    let known = args.pairs().iter().map(|(name, _)| name.as_str());
-    match suggest(name, known, true) {
-        Some(close) => {
-            error.with_hint(format!("`{name}` is not set here: did you mean `{close}`?"))
-        }
-        None => error.with_hint(format!(
-            "`{name}` is not set: declare it with ARG before the first FROM, with a default"
-        )),
-    }
-}
-
-impl StageGraph {
-    /// Returns the FROM line or flag that asks for an image.
-    pub fn span_of(&self, query: &ImageQuery) -> Option<Span> {
-        let found = (0..self.stages.len()).find(|it| self.query(*it).as_ref() == Some(query))?;
-        Some(self.stages[found].span)
-    }
-
-    /// Returns the local contexts by the names that steps use.
-    pub fn local_contexts(&self) -> BTreeMap<String, String> {
-        let mut found = BTreeMap::new();
-        for stage in &self.stages {
-            if let Base::Files(Source::Local(name)) = &stage.base
-                && let Some((value, _)) =
-                    context_value(name, stage.platform.as_ref(), &self.request)
-            {
-                found.insert(name.clone(), value.to_owned());
-            }
-        }
-        found
     }
 }
