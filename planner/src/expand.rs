@@ -28,6 +28,9 @@ use reader::Reader;
 const MAX_DEPTH: usize = 200;
 /// How long a result may get, in bytes.
 const MAX_LENGTH: usize = 16 << 20;
+/// How many steps all patterns and substitutions of a word may take together: bytes put in place, and places of a pattern
+/// looked at. What one substitution makes, another can take apart again, so that a limit on the result is not enough.
+const MAX_STEPS: usize = 8 << 20;
 /// What Go prints for the end of the text where it expects a character.
 const END: char = '\u{fffd}';
 
@@ -153,6 +156,20 @@ pub enum ExpandErrorKind {
     /// The result is too long.
     #[error("the result is longer than {MAX_LENGTH} bytes")]
     TooLong,
+    /// Working out the result takes too long.
+    #[error("the substitutions take more than {MAX_STEPS} steps")]
+    TooMuch,
+}
+
+/// What is left of [`MAX_STEPS`].
+#[derive(Debug)]
+struct Budget(usize);
+
+impl Budget {
+    fn spend(&mut self, n_steps: usize) -> Result<(), ExpandErrorKind> {
+        self.0 = self.0.checked_sub(n_steps).ok_or(ExpandErrorKind::TooMuch)?;
+        Ok(())
+    }
 }
 
 impl Lexer {
@@ -237,10 +254,18 @@ mod tests {
 
     #[test]
     fn length_has_a_limit() {
-        let env = env(&[("a", &"x".repeat(1 << 20))]);
-        for word in ["$a".repeat(17), "${a//x/$a}".to_owned()] {
+        let error = Lexer::new('\\').word(&"a".repeat(17 << 20), &env(&[])).map_err(|it| it.kind);
+        assert_eq!(error, Err(ExpandErrorKind::TooLong));
+    }
+
+    #[test]
+    fn substitutions_take_a_limited_number_of_steps() {
+        let env = env(&[("a", &"x".repeat(1 << 16)), ("x", "x")]);
+        let stars = alloc::format!("${{a##{}y}}", "*x".repeat(1 << 14));
+        let thrown_away = "${b:+${a//x/$a}}".to_owned();
+        for word in ["$a".repeat(1 << 10), "${a//x/$a}".to_owned(), thrown_away, stars] {
             let error = Lexer::new('\\').word(&word, &env).map_err(|it| it.kind);
-            assert_eq!(error, Err(ExpandErrorKind::TooLong));
+            assert_eq!(error, Err(ExpandErrorKind::TooMuch));
         }
     }
 

@@ -2,12 +2,12 @@
 //!
 //! They match as the regular expressions do into which BuildKit turns them: leftmost, the alternatives tried in order
 //! (a star takes as much or as little as it can), and neither `*` nor `?` takes a newline. All threads of the match are
-//! run side by side, so that time is bounded by pattern times text and no pattern can blow up.
+//! run side by side, so that time is bounded by pattern times text, and what they do comes out of a budget.
 
 use alloc::{borrow::ToOwned, string::String, vec, vec::Vec};
 use core::mem;
 
-use super::{END, ExpandErrorKind, check_length};
+use super::{Budget, END, ExpandErrorKind};
 
 /// A piece of a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,22 +51,26 @@ impl Pattern {
     }
 
     /// Removes what the pattern matches at the start of `value`.
-    pub(super) fn without_prefix(&self, value: &str) -> String {
-        let end = self.find(value, 0, true).map_or(0, |(_, end)| end);
-        value.get(end..).unwrap_or_default().to_owned()
+    pub(super) fn without_prefix(
+        &self,
+        value: &str,
+        budget: &mut Budget,
+    ) -> Result<String, ExpandErrorKind> {
+        let end = self.find(value, 0, true, budget)?.map_or(0, |(_, end)| end);
+        Ok(value.get(end..).unwrap_or_default().to_owned())
     }
 
     /// Puts `replacement` in place of the first match.
-    pub(super) fn replace_first(&self, value: &str, replacement: &str) -> String {
-        let mut text = String::new();
-        let (start, end) = match self.find(value, 0, false) {
-            Some(found) => found,
-            None => return value.to_owned(),
+    pub(super) fn replace_first(
+        &self,
+        value: &str,
+        replacement: &str,
+        budget: &mut Budget,
+    ) -> Result<String, ExpandErrorKind> {
+        let Some((start, end)) = self.find(value, 0, false, budget)? else {
+            return Ok(value.to_owned());
         };
-        text.push_str(&value[..start]);
-        text.push_str(replacement);
-        text.push_str(&value[end..]);
-        text
+        Ok([&value[..start], replacement, &value[end..]].concat())
     }
 
     /// Puts `replacement` in place of every match; `$0` in it is what was matched.
@@ -74,16 +78,18 @@ impl Pattern {
         &self,
         value: &str,
         replacement: &str,
+        budget: &mut Budget,
     ) -> Result<String, ExpandErrorKind> {
         let mut text = String::new();
         let mut copied = 0;
         let mut from = 0;
-        while let Some((start, end)) = self.find(value, from, false) {
+        while let Some((start, end)) = self.find(value, from, false, budget)? {
             text.push_str(&value[copied..start]);
             // An empty match directly behind a match is none.
             if end > copied || start == 0 {
+                let n_bytes = text.len();
                 push_template(&mut text, replacement, &value[start..end]);
-                check_length(&text)?;
+                budget.spend(text.len() - n_bytes + replacement.len())?;
             }
             copied = end;
             let width = value[from..].chars().next().map_or(1, char::len_utf8);
@@ -97,7 +103,14 @@ impl Pattern {
     }
 
     /// Finds the leftmost match that starts at `from` or, unless `anchored`, after it.
-    fn find(&self, text: &str, from: usize, anchored: bool) -> Option<(usize, usize)> {
+    fn find(
+        &self,
+        text: &str,
+        from: usize,
+        anchored: bool,
+        budget: &mut Budget,
+    ) -> Result<Option<(usize, usize)>, ExpandErrorKind> {
+        budget.spend(self.pieces.len())?;
         let mut found = None;
         let mut threads = Threads::new(self.pieces.len());
         let mut next = Threads::new(self.pieces.len());
@@ -110,6 +123,7 @@ impl Pattern {
             if found.is_none() && (at == from || !anchored) {
                 self.add(&mut threads, 0, at);
             }
+            budget.spend(1 + threads.list.len())?;
             for &(piece, start) in &threads.list {
                 let Some(&kind) = self.pieces.get(piece) else {
                     // All threads behind this one are less wanted.
@@ -129,7 +143,7 @@ impl Pattern {
             next.clear();
             let done = threads.list.is_empty() && (found.is_some() || anchored);
             if done || ch.is_none() {
-                return found;
+                return Ok(found);
             }
         }
     }
@@ -177,6 +191,7 @@ pub(super) fn without_suffix(
     text: &str,
     value: &str,
     greedy: bool,
+    budget: &mut Budget,
 ) -> Result<String, ExpandErrorKind> {
     let chars: Vec<char> = text.chars().collect();
     let mut groups: Vec<&[char]> = Vec::new();
@@ -189,7 +204,7 @@ pub(super) fn without_suffix(
     }
     let reversed: String = groups.into_iter().rev().flatten().collect();
     let value: String = value.chars().rev().collect();
-    let result = Pattern::parse(&reversed, greedy)?.without_prefix(&value);
+    let result = Pattern::parse(&reversed, greedy)?.without_prefix(&value, budget)?;
     Ok(result.chars().rev().collect())
 }
 

@@ -4,7 +4,7 @@ use alloc::{borrow::ToOwned, collections::BTreeSet, format, string::String, vec:
 use core::{iter::Peekable, mem, str::Chars};
 
 use super::{
-    END, Environment, ExpandErrorKind, Expanded, Lexer, MAX_DEPTH, check_length,
+    Budget, END, Environment, ExpandErrorKind, Expanded, Lexer, MAX_DEPTH, MAX_STEPS, check_length,
     pattern::{self, Pattern},
 };
 
@@ -17,6 +17,7 @@ pub(super) struct Reader<'a, E: ?Sized> {
     /// The word being collected; shared by all levels of nesting.
     partial: String,
     depth: usize,
+    budget: Budget,
     matched: BTreeSet<String>,
     unmatched: BTreeSet<String>,
 }
@@ -61,6 +62,7 @@ impl<'a, E: Environment + ?Sized> Reader<'a, E> {
             env,
             partial: String::new(),
             depth: 0,
+            budget: Budget(MAX_STEPS),
             matched: BTreeSet::new(),
             unmatched: BTreeSet::new(),
         }
@@ -105,6 +107,7 @@ impl<'a, E: Environment + ?Sized> Reader<'a, E> {
             match ch {
                 '$' => {
                     let value = self.dollar()?;
+                    self.budget.spend(value.len())?;
                     text.push_str(&value);
                     for ch in value.chars() {
                         words.push(&mut self.partial, ch);
@@ -184,7 +187,9 @@ impl<'a, E: Environment + ?Sized> Reader<'a, E> {
                     return Ok(text);
                 }
                 Some('$') => {
-                    text.push_str(&self.dollar()?);
+                    let value = self.dollar()?;
+                    self.budget.spend(value.len())?;
+                    text.push_str(&value);
                     check_length(&text)?;
                 }
                 Some(&ch) => {
@@ -285,9 +290,9 @@ impl<'a, E: Environment + ?Sized> Reader<'a, E> {
                     None => (word.as_str(), false),
                 };
                 if operator == '#' {
-                    Ok(Pattern::parse(word, greedy)?.without_prefix(value))
+                    Pattern::parse(word, greedy)?.without_prefix(value, &mut self.budget)
                 } else {
-                    pattern::without_suffix(word, value, greedy)
+                    pattern::without_suffix(word, value, greedy, &mut self.budget)
                 }
             }
             _ => Err(ExpandErrorKind::UnsupportedModifier { modifier }),
@@ -306,9 +311,9 @@ impl<'a, E: Environment + ?Sized> Reader<'a, E> {
         let value = value.unwrap_or_default();
         let pattern = Pattern::parse(&pattern, true)?;
         if all {
-            pattern.replace_all(value, &replacement)
+            pattern.replace_all(value, &replacement, &mut self.budget)
         } else {
-            Ok(pattern.replace_first(value, &replacement))
+            pattern.replace_first(value, &replacement, &mut self.budget)
         }
     }
 
@@ -321,7 +326,11 @@ impl<'a, E: Environment + ?Sized> Reader<'a, E> {
     ) -> Result<String, ExpandErrorKind> {
         match self.until(Some(stop), raw_escapes) {
             Ok((text, _)) => Ok(text),
-            Err(kind @ (ExpandErrorKind::TooDeep | ExpandErrorKind::TooLong)) => Err(kind),
+            Err(
+                kind @ (ExpandErrorKind::TooDeep
+                | ExpandErrorKind::TooLong
+                | ExpandErrorKind::TooMuch),
+            ) => Err(kind),
             Err(_) if self.chars.peek().is_none() => Err(at_end),
             Err(kind) => Err(kind),
         }
