@@ -4,7 +4,7 @@
 //! context that only a `--from` names. Nothing is looked up here: whoever has a [`StageGraph`] asks [`needs`] what to
 //! look up, as often as it answers something, since triggers of base images can name more images.
 //!
-//! Read here first, then [`base`] (what a FROM names), [`order`] (what needs what), [`resolve`] (triggers).
+//! Read here first, then `base` (what a FROM names), `order` (what needs what), `resolve` (triggers).
 
 mod base;
 mod order;

@@ -1,7 +1,7 @@
 //! From stages to steps: walks the instructions of each needed stage in order, keeping what an instruction changes.
 //!
-//! Read in this order: [`plan`] here, then [`stage`] (what a stage carries from line to line), then the instructions in
-//! [`meta`], [`run`] and [`copy`].
+//! Read in this order: [`plan`] here, then `stage` (what a stage carries from line to line), then the instructions in
+//! `meta`, `run` and `copy`.
 
 mod copy;
 mod git;
