@@ -111,6 +111,8 @@ impl ExecutorError {
             }
             Self::Unsupported { hint, .. } => return Some(hint.clone()),
             Self::Registry(error) => return error.hint(),
+            Self::Store(error) => return error.hint().map(str::to_owned),
+            Self::Sandbox(error) => return error.hint().map(str::to_owned),
             _ => return None,
         };
         Some(text.to_owned())
@@ -151,12 +153,12 @@ impl ExecutorError {
 
 /// A failed step.
 #[derive(Debug, thiserror::Error)]
-#[error("{name}: {source}")]
+#[error("step `{name}` failed")]
 pub struct StepError {
     /// The step's name in progress.
     pub name: String,
     /// The instruction.
     pub span: Option<Span>,
     /// What went wrong.
-    pub source: ExecutorError,
+    pub source: Box<ExecutorError>,
 }

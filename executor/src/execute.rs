@@ -49,7 +49,7 @@ impl Session {
                         missing.push(StepError {
                             name: step.name.clone(),
                             span: Some(*span),
-                            source,
+                            source: Box::new(source),
                         });
                     }
                 }
@@ -83,7 +83,7 @@ impl Session {
             run.step(step_id).map_err(|source| StepError {
                 name: step.name.clone(),
                 span: Some(step.span),
-                source,
+                source: Box::new(source),
             })
         })?;
         let built =
@@ -106,7 +106,7 @@ impl Session {
 const N_KEPT_BUILDS: usize = 50;
 
 fn outside(source: ExecutorError) -> StepError {
-    StepError { name: "build".to_owned(), span: None, source }
+    StepError { name: "build".to_owned(), span: None, source: Box::new(source) }
 }
 
 /// The steps that a step needs.

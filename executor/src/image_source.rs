@@ -43,11 +43,11 @@ impl Session {
         &self,
         needs: &[Need],
         facts: &mut Facts,
-    ) -> Result<(), (ImageQuery, ExecutorError)> {
+    ) -> Result<(), (Box<ImageQuery>, ExecutorError)> {
         for need in needs {
             let Need::Image(query) = need;
-            self.cancel.check().map_err(|error| (query.clone(), error))?;
-            let fact = self.image_fact(query).map_err(|error| (query.clone(), error))?;
+            self.cancel.check().map_err(|error| (Box::new(query.clone()), error))?;
+            let fact = self.image_fact(query).map_err(|error| (Box::new(query.clone()), error))?;
             facts.images.insert(query.clone(), fact);
         }
         Ok(())
