@@ -53,6 +53,8 @@ pub struct Session {
     pub clamp_times: bool,
     /// The build's name in the store's logs.
     pub build_id: String,
+    /// Keeps what this session looks up from being collected.
+    _lease: Option<cache::Lease>,
     pub(crate) remote: RemoteLayers,
     pub(crate) fetches: Fetches,
     runtime: OnceLock<tokio::runtime::Runtime>,
@@ -62,7 +64,10 @@ pub struct Session {
 impl Session {
     /// Makes a session with no contexts, no secrets, and a listener that hears nothing.
     pub fn new(store: Store, client: Client) -> Self {
+        // Without one a build asks again, and fails where there is none to be had.
+        let lease = store.lease().ok();
         Self {
+            _lease: lease,
             store,
             client,
             listener: Arc::new(|_| {}),

@@ -64,6 +64,8 @@ impl Execution<'_> {
     }
 
     fn run_now(&self, step: &Step, op: &RunOp, task: &Task<'_>) -> Result<Made, ExecutorError> {
+        // Before the base is unpacked in vain.
+        sandbox::require()?;
         let store = &self.session.store;
         let chain = self.fetch(&step.parent)?;
         let lower = self.trees_of(&chain)?;

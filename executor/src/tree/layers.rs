@@ -84,7 +84,12 @@ impl Layers {
             return Err(missing());
         };
         let failed = |source| ExecutorError::Read { path: lossy(path), source };
-        if self.store.has_tree(layer)? || !self.store.has_blob(&layer.0)? {
+        let mut has_tree = self.store.has_tree(layer)?;
+        if !has_tree && !self.store.has_blob(&layer.0)? {
+            self.store.ensure_readable(layer)?;
+            has_tree = self.store.has_tree(layer)?;
+        }
+        if has_tree {
             let folder = self.store.ensure_tree(layer)?;
             return Ok(Box::new(open_beneath(&folder, &found.entry.path).map_err(failed)?));
         }

@@ -139,6 +139,7 @@ impl Builder<'_> {
         let lexer = Lexer { raw_quotes: true, keep_unset: true, ..Lexer::new(self.graph.escape) };
         let text = lexer.word(&instruction.original, &state.env);
         let text = text.map_or_else(|_| instruction.original.clone(), |it| it.text);
+        let text = without_passwords(&text);
         match text.split_once([' ', '\t']) {
             Some((keyword, rest)) => format!("{} {}", keyword.to_uppercase(), rest.trim_start()),
             None => text.to_uppercase(),
@@ -279,6 +280,21 @@ fn set_image_variable(env: &mut Vec<String>, key: &str, value: &str) {
     }
 }
 
+/// A text without the names and passwords of its URLs, for progress and logs.
+fn without_passwords(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        out.push_str(before);
+        let n_authority = after.find(['/', '?', '#', ' ', '\t', '"', '\'']).unwrap_or(after.len());
+        let n_hidden = after[..n_authority].rfind('@').map_or(0, |it| it + 1);
+        rest = &after[n_hidden..];
+    }
+    out.push_str(rest);
+    out
+}
+
 /// The words to run: shell form gets the stage's shell in front.
 pub(super) fn with_shell(state: &StageState, command: &Command) -> Vec<String> {
     match command {
@@ -377,4 +393,20 @@ fn pairs_text(pairs: &[(String, String)]) -> String {
 fn quoted_list(words: &[String]) -> String {
     let words: Vec<String> = words.iter().map(|it| format!("{it:?}")).collect();
     format!("[{}]", words.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_shown_without_passwords() {
+        for (text, shown) in [
+            ("ADD https://me:pw@host/x /y", "ADD https://host/x /y"),
+            ("RUN curl 'http://t@h?a=b@c' http://h/p@q", "RUN curl 'http://h?a=b@c' http://h/p@q"),
+            ("RUN echo :// @", "RUN echo :// @"),
+        ] {
+            assert_eq!(without_passwords(text), shown);
+        }
+    }
 }
