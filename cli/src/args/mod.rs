@@ -3,11 +3,13 @@
 //! Only shapes are checked here; names of images and platforms, files and the environment are looked up by the commands.
 //!
 //! 1. [`build`] — `kiln build`.
-//! 2. [`run`] — `kiln run`.
-//! 3. [`images`], [`registry`], [`system`] — the rest.
-//! 4. [`refused`] — options of docker that are known and not there yet.
+//! 2. [`dockerfile`] — `kiln plan` and `kiln fmt`.
+//! 3. [`run`] — `kiln run`.
+//! 4. [`images`], [`registry`], [`system`] — the rest.
+//! 5. [`refused`] — options of docker that are known and not there yet.
 
 pub mod build;
+pub mod dockerfile;
 pub mod images;
 pub mod refused;
 pub mod registry;
@@ -37,6 +39,10 @@ pub struct Cli {
 pub enum Command {
     /// Build an image from a Dockerfile
     Build(Box<build::BuildArgs>),
+    /// Show what a build would do
+    Plan(Box<dockerfile::PlanArgs>),
+    /// Format Dockerfiles
+    Fmt(dockerfile::FmtArgs),
     /// Run a command in a new container
     Run(Box<run::RunArgs>),
     /// List images

@@ -5,8 +5,10 @@
 
 pub mod build;
 pub mod completions;
+pub mod fmt;
 pub mod images;
 pub mod login;
+pub mod plan;
 pub mod run;
 pub mod system;
 pub mod transfer;
@@ -82,6 +84,8 @@ pub fn run(cli: Cli) -> Result<Exit> {
     let globals = Globals { root: cli.root, around: Surroundings::of_process() };
     match cli.command.flat() {
         Command::Build(args) => build::run(*args, &globals),
+        Command::Plan(args) => plan::run(*args, &globals),
+        Command::Fmt(args) => fmt::run(&args),
         Command::Images(args) => images::list::run(&args, &globals),
         Command::Inspect(args) => images::inspect::run(&args, &globals),
         Command::History(args) => images::history::run(&args, &globals),

@@ -90,3 +90,67 @@ pub fn summary(warnings: &[Warning], colour: bool) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str, args: &[(&str, &str)], is_over: bool) -> (Vec<String>, bool) {
+        let (dockerfile, diagnostics) = parser::parse(text);
+        let pair = |it: &(&str, &str)| (it.0.to_owned(), it.1.to_owned());
+        let request = Request { build_args: args.iter().map(pair).collect(), ..Request::default() };
+        let subject = Subject {
+            dockerfile: &dockerfile,
+            diagnostics: &diagnostics,
+            text,
+            request: &request,
+            ignored: &[],
+            images: &Images::new(),
+        };
+        let requests = [request.clone(), request.clone()];
+        let warnings = of_build(&subject, &requests, &Facts::default(), is_over);
+        let is_refused = refuse(&subject, &warnings).is_err();
+        (warnings.iter().map(line).collect(), is_refused)
+    }
+
+    #[test]
+    fn each_finding_is_named_once() {
+        let text = "FROM scratch AS unused\nWORKDIR a\nFROM scratch AS Used\n";
+        let used = "StageNameCasing: Stage name 'Used' should be lowercase (line 3)".to_owned();
+        assert_eq!(found(text, &[], false), (vec![used.clone()], false));
+        let check = |value| found(text, &[("BUILDKIT_DOCKERFILE_CHECK", value)], false);
+        assert_eq!(check("error=true"), (vec![used.clone()], true));
+        assert_eq!(check("error=true;skip=all"), (vec![], false));
+        assert_eq!(check("frob"), (vec![], true));
+        let text = format!("# check=error=true\n{text}");
+        assert!(found(&text, &[], false).1);
+        assert!(!found(&text, &[("BUILDKIT_DOCKERFILE_CHECK", "error=false")], false).1);
+    }
+
+    #[test]
+    fn what_an_image_would_say_is_not_missed_where_there_is_none() {
+        let text = "FROM base\nWORKDIR a\n";
+        assert_eq!(found(text, &[], true).0.len(), 0);
+        assert_eq!(found(text, &[], false).0.len(), 1);
+    }
+
+    #[test]
+    fn summaries() {
+        let (dockerfile, diagnostics) = parser::parse("FROM scratch as A\n");
+        let subject = Subject {
+            dockerfile: &dockerfile,
+            diagnostics: &diagnostics,
+            text: "",
+            request: &Request::default(),
+            ignored: &[],
+            images: &Images::new(),
+        };
+        let warnings = of_build(&subject, &[Request::default()], &Facts::default(), false);
+        assert!(
+            summary(&warnings, false)
+                .starts_with("\n 2 warnings found (use --check to expand):\n - ")
+        );
+        assert!(summary(&warnings[..1], true).starts_with("\n \u{1b}[33m1 warning found ("));
+        assert_eq!(summary(&[], true), "");
+    }
+}
