@@ -184,6 +184,8 @@ impl Store {
         }
         self.inner.indexes.clear();
         files::remove_file(&self.path("flushed"))?;
+        files::remove_file(&self.path("owners"))?;
+        self.inner.owners_are_checked.store(false, std::sync::atomic::Ordering::Relaxed);
         drop(stopped);
         self.refresh_layout()?;
         files::remove_tree(&graveyard)

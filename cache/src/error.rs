@@ -103,6 +103,16 @@ pub enum StoreError {
         /// The kernel's error.
         source: io::Error,
     },
+    /// The owner of an entry has no place in the user namespace that kiln is in.
+    #[error("owner {uid}:{gid} of `{entry}` in a layer is not available to this user")]
+    IdNotMapped {
+        /// The path of the entry in the layer.
+        entry: String,
+        /// Its user.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+    },
     /// A build id, step name or other name cannot be a file name.
     #[error("`{name}` cannot be a name here")]
     BadName {
@@ -121,6 +131,16 @@ pub enum StoreError {
         /// The root of the store.
         path: PathBuf,
     },
+    /// The trees of the store were made by somebody who sees user ids differently.
+    #[error("the files in store `{}` have owners of another kind: {found}; this process has: {expected}", path.display())]
+    OtherOwners {
+        /// The root of the store.
+        path: PathBuf,
+        /// The ids as they were.
+        found: String,
+        /// The ids as this process has them.
+        expected: String,
+    },
     /// A document of an image does not parse.
     #[error("{what} is no valid JSON document of its kind")]
     Document {
@@ -129,6 +149,21 @@ pub enum StoreError {
         /// What the parser says.
         source: serde_json::Error,
     },
+}
+
+impl StoreError {
+    /// What to do about it, where something general can be said.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::OtherOwners { .. } => Some(
+                "use a store of your own (`--root`), or empty this one with `kiln system reset` as who it belongs to",
+            ),
+            Self::IdNotMapped { .. } => Some(
+                "give this user a larger range in `/etc/subuid` and `/etc/subgid`, or run kiln as root",
+            ),
+            _ => None,
+        }
+    }
 }
 
 /// Shows bytes of a path inside a layer: what is not UTF-8, or a control character, is escaped.

@@ -46,6 +46,7 @@ pub mod lease;
 pub mod lock;
 pub mod logs;
 pub mod mount;
+mod owners;
 pub mod pack;
 pub mod step;
 pub mod store;

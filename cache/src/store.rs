@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -76,6 +76,7 @@ pub(crate) struct Inner {
     session: OnceLock<Session>,
     session_start: Mutex<()>,
     batches: Batches,
+    pub(crate) owners_are_checked: AtomicBool,
 }
 
 /// The staging folder of this process. Its lock tells others that it is still needed.
@@ -128,6 +129,7 @@ impl Store {
             counter: AtomicU64::new(0),
             session: OnceLock::new(),
             session_start: Mutex::new(()),
+            owners_are_checked: AtomicBool::new(false),
         };
         let store = Self { inner: Arc::new(inner) };
         store.reap()?;

@@ -8,6 +8,7 @@ use std::{
 
 use image::{
     DiffId,
+    document::media_type,
     entry::{Entry, Kind},
     layer::{Change, IndexedTarReader, LayerIndex, Record},
 };
@@ -18,6 +19,7 @@ use crate::{
     files,
     layer::LayerRecord,
     store::Store,
+    tar::descriptor,
     unpack::Unpacker,
 };
 
@@ -33,8 +35,9 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`] if the folders cannot be made.
+    /// [`StoreError::OtherOwners`] if the trees of this store are somebody else's, [`StoreError::Io`] if the folders cannot be made.
     pub fn stage_tree(&self) -> Result<StagedTree, StoreError> {
+        self.check_owners()?;
         let folder = self.scratch()?;
         files::ensure_dir(&folder, 0o700)?;
         let staged = StagedTree { store: self.clone(), folder };
@@ -106,7 +109,8 @@ impl Store {
             return Err(StoreError::Entry { entry, reason: "it is no file".to_owned() });
         };
         let diff_id = &index.diff_id;
-        if !self.has_tree(diff_id)? && self.has_blob(&diff_id.0)? {
+        self.ensure_readable(diff_id)?;
+        if !self.has_tree(diff_id)? {
             let mut tar = self.open_blob(&diff_id.0)?;
             tar.seek(SeekFrom::Start(*offset)).at("read", self.blob_path(&diff_id.0))?;
             return Ok(Box::new(tar.take(*size)));
@@ -115,6 +119,27 @@ impl Store {
         let folder = fs::File::open(&tree).at("open", &tree)?;
         let file = open_in_tree(&folder, path).of("open", path)?;
         Ok(Box::new(file.take(*size)))
+    }
+
+    /// Makes sure that files of the layer can be read: from its tree, or out of its tar.
+    ///
+    /// Who cannot give files to their owners makes the tar, because a tree is one that a RUN may stand on.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ensure_tree`](Self::ensure_tree).
+    pub fn ensure_readable(&self, diff_id: &DiffId) -> Result<(), StoreError> {
+        if self.has_tree(diff_id)? || self.has_blob(&diff_id.0)? {
+            return Ok(());
+        }
+        if self.can_own() {
+            return self.ensure_tree(diff_id).map(drop);
+        }
+        let mut blob = self.stage_blob()?;
+        self.write_tar(diff_id, &mut blob)?;
+        let (digest, size) = blob.commit(Some(&diff_id.0))?;
+        let blob = descriptor(media_type::OCI_LAYER, digest, size);
+        self.put_layer(&LayerRecord::of_blob(*diff_id, blob))
     }
 
     /// Reads a layer from one of its blobs, and unpacks it on the way.

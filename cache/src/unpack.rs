@@ -10,9 +10,10 @@
 //! - Folders that have no entry of their own are made 0755 and owned by root.
 //! - Of entries with the same path the last one wins; a folder keeps what is in it if it is a folder again.
 //! - Attributes that steer overlay or a security module never reach the disk.
+//! - Devices are left out where they cannot be made: the tree serves as what a RUN stands on, and no layer is ever packed from it as a whole.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
     io::{self, Read},
     os::fd::{AsFd, OwnedFd},
@@ -59,6 +60,8 @@ pub(crate) struct Unpacker {
     last: Option<(Vec<u8>, Arc<OwnedFd>)>,
     /// Modes and times of folders, which are set when nothing more is written into them.
     folders: HashMap<Vec<u8>, (u32, Time)>,
+    /// Devices that may not be made here. Nothing is lost: the layer itself has them.
+    left_out: HashSet<Vec<u8>>,
     /// The name of overlay's attribute, once it is known which one we may set.
     opaque: &'static str,
     buffer: Vec<u8>,
@@ -74,6 +77,7 @@ impl Unpacker {
             is_superuser: geteuid().is_root(),
             last: None,
             folders: HashMap::new(),
+            left_out: HashSet::new(),
             opaque: "trusted.overlay.opaque",
             buffer: vec![0; BUFFER],
         })
@@ -221,8 +225,7 @@ impl Unpacker {
                 }
             }
         }
-        fchown(&fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
-            .of("set the owner of", path)?;
+        owned(fchown(&fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid))), entry)?;
         for (name, value) in kept(entry) {
             accept_missing(fsetxattr(&fd, name, value, XattrFlags::empty()))
                 .of("set an attribute of", path)?;
@@ -243,6 +246,10 @@ impl Unpacker {
         let (target_folder, target_name) = split_path(target);
         if target_name.is_empty() {
             return Err(refuse(path, "a hard link to the root is not possible"));
+        }
+        if self.left_out.contains(target) {
+            self.left_out.insert(path.clone());
+            return Ok(());
         }
         // Not made if it is missing: then the link has no target either.
         let target_folder =
@@ -275,9 +282,21 @@ impl Unpacker {
             return Err(refuse(&entry.path, "its device number is out of range"));
         }
         let mode = Mode::RUSR | Mode::WUSR;
+        let mut may_make = true;
         self.replacing(folder, name, &entry.path, || {
-            mknodat(folder, name, file_type, mode, makedev(major, minor))
+            match mknodat(folder, name, file_type, mode, makedev(major, minor)) {
+                // In a user namespace nobody makes devices.
+                Err(Errno::PERM) if file_type != FileType::Fifo => {
+                    may_make = false;
+                    Ok(())
+                }
+                result => result,
+            }
         })?;
+        if !may_make {
+            self.left_out.insert(entry.path.clone());
+            return Ok(());
+        }
         self.set_metadata(folder, name, entry)
     }
 
@@ -287,7 +306,7 @@ impl Unpacker {
         folder: &OwnedFd,
         name: &[u8],
         path: &[u8],
-        create: impl Fn() -> Result<T, Errno>,
+        mut create: impl FnMut() -> Result<T, Errno>,
     ) -> Result<T, StoreError> {
         match create() {
             Err(Errno::EXIST) => {
@@ -330,8 +349,7 @@ impl Unpacker {
         entry: &Entry,
     ) -> Result<(), StoreError> {
         let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-        chownat(folder, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-            .of("set the owner of", &entry.path)?;
+        owned(chownat(folder, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW), entry)?;
         let is_plain = matches!(entry.kind, Kind::Directory | Kind::File { .. });
         for (attribute, value) in kept(entry) {
             // Only files and folders can have these; whoever wrote the tar could not have read them from anything else.
@@ -472,6 +490,18 @@ fn accept_missing(result: Result<(), Errno>) -> Result<(), Errno> {
     match result {
         Err(Errno::OPNOTSUPP) => Ok(()),
         result => result,
+    }
+}
+
+/// The kernel's word for an id that a user namespace does not have is "invalid argument".
+fn owned(result: Result<(), Errno>, entry: &Entry) -> Result<(), StoreError> {
+    match result {
+        Err(Errno::INVAL) => Err(StoreError::IdNotMapped {
+            entry: show(&entry.path),
+            uid: entry.uid,
+            gid: entry.gid,
+        }),
+        result => result.of("set the owner of", &entry.path),
     }
 }
 

@@ -89,7 +89,7 @@ impl RuntimeError {
     }
 
     /// What to do about it, where there is something to say.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<&str> {
         match self {
             Self::NoCommand => Some("write the command behind the image, or give the image a CMD"),
             Self::NameInUse { is_running: true, .. } => {
@@ -100,6 +100,7 @@ impl RuntimeError {
             ),
             Self::NotATerminal => Some("leave `-t` away where input comes from a pipe or a file"),
             Self::Sandbox(error) => error.hint(),
+            Self::Store(error) => error.hint(),
             _ => None,
         }
     }

@@ -31,13 +31,14 @@ const READ_ONLY: [&CStr; 5] =
 pub(crate) fn assemble(
     program: &mut Program,
 ) -> std::result::Result<Option<(OwnedFd, OwnedFd)>, Failure> {
+    let system = SystemMounts::make(program)?;
     enter_root(program.root.as_fd())?;
     stage(program)?;
     let root = program.root.as_fd();
     for (index, it) in program.mounts.iter().enumerate() {
         attach(root, it, ResolveFlags::IN_ROOT).at_index(Step::Mount, index)?;
     }
-    let terminal = standard_mounts(program)?;
+    let terminal = standard_mounts(program, &system)?;
     for (index, it) in program.mounts_in_dev.iter().enumerate() {
         attach(root, it, ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS))
             .at_index(Step::MountInDev, index)?;
@@ -46,6 +47,32 @@ pub(crate) fn assemble(
         sys::mount_setattr(root, false, mount_attr::RDONLY, 0).at(Step::ReadOnlyRoot)?;
     }
     Ok(terminal)
+}
+
+/// File systems that a user namespace may mount only while it can see others of their kind, so before the old root goes.
+struct SystemMounts {
+    proc: OwnedFd,
+    /// Missing where the machine's own is shown.
+    sys: Option<OwnedFd>,
+}
+
+impl SystemMounts {
+    fn make(program: &Program) -> std::result::Result<Self, Failure> {
+        let proc = instance(c"proc", &[], NOSUID_NODEV_NOEXEC).at(Step::Proc)?;
+        let sys = match instance(c"sysfs", &[], sys_attrs(program)) {
+            Err(Errno::PERM | Errno::ACCESS) if program.sys.is_some() => None,
+            sys => Some(sys.at(Step::Sys)?),
+        };
+        Ok(Self { proc, sys })
+    }
+}
+
+fn sys_attrs(program: &Program) -> MountAttrFlags {
+    if program.privileged {
+        NOSUID_NODEV_NOEXEC
+    } else {
+        NOSUID_NODEV_NOEXEC | MountAttrFlags::MOUNT_ATTR_RDONLY
+    }
 }
 
 fn enter_root(root: BorrowedFd<'_>) -> std::result::Result<(), Failure> {
@@ -161,7 +188,10 @@ fn make_target(
 
 /// Mounts `/dev`, `/proc` and `/sys` and what belongs below them. Returns both ends of the
 /// terminal, if there is one.
-fn standard_mounts(program: &Program) -> std::result::Result<Option<(OwnedFd, OwnedFd)>, Failure> {
+fn standard_mounts(
+    program: &Program,
+    system: &SystemMounts,
+) -> std::result::Result<Option<(OwnedFd, OwnedFd)>, Failure> {
     let root = program.root.as_fd();
     let at = |path: &CStr| open_target(root, path, ResolveFlags::NO_SYMLINKS);
 
@@ -181,15 +211,16 @@ fn standard_mounts(program: &Program) -> std::result::Result<Option<(OwnedFd, Ow
         Ok(_) | Err(Errno::NODEV) => {}
         Err(errno) => return Err(errno).at(Step::Mqueue),
     }
-    mount(c"proc", c"proc", &[], NOSUID_NODEV_NOEXEC).at(Step::Proc)?;
-    let sys_attrs = if program.privileged {
-        NOSUID_NODEV_NOEXEC
-    } else {
-        NOSUID_NODEV_NOEXEC | MountAttrFlags::MOUNT_ATTR_RDONLY
-    };
-    mount(c"sysfs", c"sys", &[], sys_attrs).at(Step::Sys)?;
+    at(c"proc").and_then(|place| mount_at(system.proc.as_fd(), place.as_fd())).at(Step::Proc)?;
+    if let Some(sys) = system.sys.as_ref().or(program.sys.as_ref()) {
+        at(c"sys").and_then(|place| mount_at(sys.as_fd(), place.as_fd())).at(Step::Sys)?;
+    }
     if program.has_cgroup2 {
-        mount(c"cgroup2", c"sys/fs/cgroup", &[], sys_attrs).at(Step::Sys)?;
+        match mount(c"cgroup2", c"sys/fs/cgroup", &[], sys_attrs(program)) {
+            // The machine's stays visible there, read-only.
+            Err(Errno::PERM | Errno::ACCESS | Errno::BUSY) if program.sys.is_some() => {}
+            group => drop(group.at(Step::Sys)?),
+        }
     }
     if !program.privileged {
         mask(program).at(Step::Mask)?;
@@ -219,6 +250,8 @@ fn mask(program: &Program) -> Result<()> {
             }
         } else {
             let cover = clone_tree(null.as_fd(), c"", false)?;
+            // Where no node can be made, it is an empty file.
+            sys::mount_setattr(cover.as_fd(), false, mount_attr::RDONLY, 0)?;
             mount_at(cover.as_fd(), place.as_fd())?;
         }
     }

@@ -6,7 +6,7 @@
 //! killed kiln has left behind is removed by the next.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -280,6 +280,9 @@ impl LimitGroups {
                 Err(Refused::Absent) => notes.push(format!(
                     "the {controller} limit is not enforced: the machine offers no `{controller}` controller here"
                 )),
+                Err(Refused::Forbidden) => notes.push(format!(
+                    "the {controller} limit is not enforced: this user may not make control groups (systemd can delegate them: `systemd-run --user --scope -p Delegate=yes kiln …`)"
+                )),
                 Err(Refused::Failed(path, source)) => {
                     return Err(SandboxError::Path { action: "set the limit", path, source });
                 }
@@ -311,7 +314,10 @@ impl LimitGroups {
         };
         let is_new = !self.dirs.contains(&dir);
         if is_new {
-            fs::create_dir(&dir).map_err(|error| Refused::Failed(dir.clone(), error))?;
+            fs::create_dir(&dir).map_err(|error| match error.kind() {
+                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Refused::Forbidden,
+                _ => Refused::Failed(dir.clone(), error),
+            })?;
             self.dirs.push(dir.clone());
         }
         for setting in settings {
@@ -368,6 +374,8 @@ impl Drop for LimitGroups {
 enum Refused {
     /// The machine does not offer the controller.
     Absent,
+    /// It does not let us use it.
+    Forbidden,
     /// It offers it, and something went wrong.
     Failed(PathBuf, std::io::Error),
 }

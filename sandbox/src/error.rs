@@ -101,10 +101,22 @@ pub enum SandboxError {
         source: io::Error,
     },
     /// The machine permits no sandbox that is built so far.
-    #[error("this machine permits no sandbox for running commands: {reason}")]
+    #[error("commands cannot be run here: {reason}")]
     Unsupported {
         /// What is missing.
         reason: String,
+        /// What to do about it.
+        remedy: Option<String>,
+    },
+    /// A user or group id has no place in the user namespace that kiln is in.
+    #[error("{kind} id {id} is not available here: this user has {available}")]
+    IdNotMapped {
+        /// `user` or `group`.
+        kind: &'static str,
+        /// The id.
+        id: u32,
+        /// The ids there are.
+        available: String,
     },
     /// The set-up process ended without saying why.
     #[error("the set-up of the sandbox ended without a report")]
@@ -133,11 +145,12 @@ impl SandboxError {
             Self::Path { .. } | Self::Setup { .. } | Self::SetupDied => "sandbox-setup",
             Self::Limit { .. } => "limit-refused",
             Self::Unsupported { .. } => "no-sandbox",
+            Self::IdNotMapped { .. } => "id-not-mapped",
         }
     }
 
     /// What the user can do about it, where something general can be said.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<&str> {
         match self {
             Self::ExecFormat { found: Some(_), .. } => Some(
                 "build for this machine's platform, or install an emulator (qemu-user-static with binfmt-support)",
@@ -149,7 +162,11 @@ impl SandboxError {
                 Some("if the file exists, the interpreter it names may be missing")
             }
             Self::Limit { .. } => Some("a hard limit can only be raised with CAP_SYS_RESOURCE"),
+            Self::Unsupported { remedy: Some(remedy), .. } => Some(remedy),
             Self::Unsupported { .. } => Some("`kiln info` shows what each kind of sandbox needs"),
+            Self::IdNotMapped { .. } => Some(
+                "give this user a larger range in `/etc/subuid` and `/etc/subgid`, or run kiln as root",
+            ),
             _ => None,
         }
     }

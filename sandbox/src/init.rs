@@ -75,6 +75,7 @@ fn each_handle(program: &Program, visit: &mut impl FnMut(RawFd)) {
     program.groups_to_join.iter().for_each(&mut one);
     [&program.root, &program.dev, &program.shm, &program.empty].into_iter().for_each(&mut one);
     program.staging.iter().for_each(&mut one);
+    program.sys.iter().for_each(&mut one);
     program.process.streams.iter().flatten().for_each(&mut one);
     for attach in program.mounts.iter().chain(&program.mounts_in_dev) {
         match &attach.what {

@@ -15,7 +15,7 @@
 //! 5. `root`, `overlay`, `stubs`, `mounts`, `inside`, `devices` — the file system: mounts without a place,
 //!    places to mount on, paths that do not lead out.
 //! 6. `user`, [`caps`], `seccomp`, `cgroup` — who it is, and what it may do.
-//! 7. [`mod@probe`] — what the machine permits.
+//! 7. [`mod@probe`] — what the machine permits; `userns` and `ids` — how a kiln that is not root gets what it needs.
 //! 8. `sys` — system calls, the only `unsafe` of the workspace.
 //!
 //! # Invariants
@@ -37,6 +37,7 @@ mod command;
 mod devices;
 mod elf;
 mod error;
+mod ids;
 mod init;
 mod inside;
 mod mounts;
@@ -50,11 +51,13 @@ pub mod spec;
 mod stubs;
 mod sys;
 mod user;
+mod userns;
 
 pub use child::{Child, Exit};
 pub use error::SandboxError;
-pub use probe::{Permissions, Rung, probe};
+pub use probe::{Permissions, Rung, probe, require};
 pub use spawn::spawn;
 pub use spec::{
     Access, Capabilities, CgroupLimits, Mount, Network, Root, Seccomp, Source, Spec, Stdio,
 };
+pub use userns::{Isolation, isolate};

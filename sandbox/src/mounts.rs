@@ -1,8 +1,9 @@
 //! The mounts of a description: checked, ordered, and made ready to be attached.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString, OsStr};
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, makedev};
@@ -16,6 +17,7 @@ use crate::program::{Attach, What};
 use crate::spec::{Access, Mount, Source, Spec};
 use crate::stubs::Place;
 use crate::sys::mount_attr;
+use crate::userns;
 
 /// All mounts of a sandbox besides the standard ones.
 pub(crate) struct Plan {
@@ -60,7 +62,12 @@ impl Staging {
         Ok(What::Staged(name))
     }
 
-    fn add_node(&mut self, major: u32, minor: u32) -> rustix::io::Result<What> {
+    /// A device node by itself: a new one, or where none can be made, the machine's.
+    fn add_node(&mut self, name: &CStr, major: u32, minor: u32) -> rustix::io::Result<What> {
+        if userns::is_inside() {
+            let path = Path::new("/dev").join(OsStr::from_bytes(name.to_bytes()));
+            return overlay::clone_tree(HERE, path, false).map(What::Mount);
+        }
         let name = self.name();
         let device = makedev(major, minor);
         devices::make_node(self.mount()?, &name, FileType::CharacterDevice, 0o666, device)?;
@@ -147,7 +154,7 @@ pub(crate) fn plan(spec: &Spec, no_devices: bool) -> Result<Plan, SandboxError> 
     if no_devices {
         for (name, major, minor) in devices::NODES {
             let what = staging
-                .add_node(major, minor)
+                .add_node(name, major, minor)
                 .map_err(|errno| SandboxError::setup("make device nodes", errno))?;
             let path = vec![b"dev".to_vec(), name.to_bytes().to_vec()];
             plan.push(Place { path, is_dir: false, mask: false }, what, 0, false)?;

@@ -17,6 +17,7 @@ use rustix::mount::{
 use crate::error::SandboxError;
 use crate::inside;
 use crate::sys;
+use crate::userns;
 
 /// Longest value that `fsconfig` takes, in bytes.
 const MAX_VALUE: usize = 255;
@@ -96,8 +97,13 @@ pub(crate) fn overlay(
             fsconfig_set_string(&fs, c"workdir", work)?;
             fsconfig_set_flag(&fs, c"volatile")?;
         }
-        fsconfig_set_string(&fs, c"redirect_dir", c"off")?;
-        fsconfig_set_string(&fs, c"metacopy", c"off")?;
+        if userns::is_inside() {
+            // Both of the others are off then, and saying so is refused.
+            fsconfig_set_flag(&fs, c"userxattr")?;
+        } else {
+            fsconfig_set_string(&fs, c"redirect_dir", c"off")?;
+            fsconfig_set_string(&fs, c"metacopy", c"off")?;
+        }
         fsconfig_set_string(&fs, c"index", c"off")?;
         fsconfig_create(&fs)?;
         fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attrs)
@@ -154,7 +160,10 @@ fn overlay_by_options(
         if let Some((upper, work)) = upper {
             options += &format!(",upperdir={},workdir={},volatile", open(upper)?, open(work)?);
         }
-        options += ",redirect_dir=off,metacopy=off,index=off";
+        options += match userns::is_inside() {
+            true => ",userxattr,index=off",
+            false => ",redirect_dir=off,metacopy=off,index=off",
+        };
         let options = CString::new(options).map_err(|_| Errno::INVAL)?;
         let flags = MountFlags::empty();
         rustix::mount::mount(c"overlay", place, c"overlay", flags, Some(&*options))?;

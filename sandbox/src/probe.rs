@@ -1,11 +1,18 @@
 //! What this machine permits, found out by trying, and the rung of the ladder that follows.
 
-use std::os::fd::AsFd;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::cgroup::Hierarchies;
 use crate::error::SandboxError;
+use crate::inside::HERE;
+use crate::overlay::instance;
 use crate::sys::{self, Fork, namespace};
+use crate::userns::{self, Refusal};
 
 /// A level of the sandbox ladder, from the strongest down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,8 +58,10 @@ pub struct Finding {
 pub struct Permissions {
     /// One by one, in the order in which they are shown.
     pub findings: Vec<Finding>,
-    /// The best rung that the machine permits.
+    /// The best rung that the machine permits and kiln has.
     pub rung: Rung,
+    /// The better rungs, from the best down, and what each of them would need.
+    pub better: Vec<(Rung, String)>,
 }
 
 impl Permissions {
@@ -77,7 +86,7 @@ impl Permissions {
 /// Each thing is tried, in a short-lived process, because versions and settings do not tell: a
 /// container's filter or a security module may refuse what the kernel could do.
 pub fn probe() -> Permissions {
-    let mut out = Permissions { findings: vec![], rung: Rung::None };
+    let mut out = Permissions { findings: vec![], rung: Rung::None, better: vec![] };
     let uid = rustix::process::geteuid();
     let is_root = uid.is_root();
     out.add(
@@ -87,9 +96,15 @@ pub fn probe() -> Permissions {
     let all = namespace::MOUNT | namespace::PID | namespace::IPC | namespace::UTS | namespace::NET;
     let has_namespaces = out.add("namespaces", try_namespaces(all));
     let has_overlay = has_namespaces && out.add("overlay", try_overlay(false));
-    let has_user = out.add("user namespace", try_namespaces(namespace::USER | namespace::MOUNT));
+    let user =
+        try_in(namespace::USER, || Ok(())).map_err(userns::why_no_namespace).and_then(|()| {
+            try_in(namespace::USER | namespace::MOUNT, userns::make_private)
+                .map_err(userns::why_no_mounts)
+        });
+    let has_user = out.add("user namespace", say(&user.clone().map(|()| "permitted".to_owned())));
     let has_userxattr = has_user && out.add("overlay userxattr", try_overlay(true));
-    let has_ids = out.add("subordinate ids", subordinate_ids(is_root));
+    let ids = userns::describe_ids();
+    let has_ids = out.add("subordinate ids", say(&ids));
     out.add(
         "cgroup",
         match Hierarchies::get().version() {
@@ -112,33 +127,48 @@ pub fn probe() -> Permissions {
             Err(errno) => Err(errno.to_string()),
         },
     );
-    out.rung = if has_namespaces && has_overlay {
-        Rung::Root
-    } else if has_userxattr && has_ids {
-        Rung::SubordinateIds
-    } else if has_userxattr {
-        Rung::SingleId
-    } else if is_root {
-        Rung::Chroot
-    } else {
-        Rung::None
-    };
+    if has_namespaces && has_overlay {
+        out.rung = Rung::Root;
+        return out;
+    }
+    let root = if is_root { "the capability CAP_SYS_ADMIN" } else { "kiln to be run as root" };
+    out.better.push((Rung::Root, root.to_owned()));
+    if has_userxattr && has_ids {
+        out.rung = Rung::SubordinateIds;
+        return out;
+    }
+    let missing = user.err().or(ids.err());
+    let missing = missing.map(|it| it.remedy.unwrap_or(it.reason));
+    let missing = missing.unwrap_or_else(|| "overlays with the option `userxattr`".to_owned());
+    out.better.push((Rung::SubordinateIds, missing));
+    for rung in [Rung::SingleId, Rung::Chroot] {
+        out.better.push((rung, "a later version of kiln".to_owned()));
+    }
     out
 }
 
-/// Fails unless the root rung can be used; found out once.
-pub(crate) fn require_root_rung() -> Result<(), SandboxError> {
+fn say(result: &Result<String, Refusal>) -> Result<String, String> {
+    result.clone().map_err(|it| it.reason)
+}
+
+/// Fails if commands cannot be run here, with the reason; found out once. To be called before work is done that only a
+/// command needs.
+///
+/// # Errors
+///
+/// [`SandboxError::Unsupported`].
+pub fn require() -> Result<(), SandboxError> {
     static REFUSED: OnceLock<Option<String>> = OnceLock::new();
+    if let Some(refusal) = userns::refused() {
+        return Err(refusal.clone().into_error());
+    }
     let refused = REFUSED.get_or_init(|| {
         let all = namespace::MOUNT | namespace::PID | namespace::IPC | namespace::UTS;
-        match try_namespaces(all) {
-            Ok(_) => None,
-            Err(reason) => Some(format!("{reason} (so far kiln runs commands as root only)")),
-        }
+        try_namespaces(all).err()
     });
     match refused {
         None => Ok(()),
-        Some(reason) => Err(SandboxError::Unsupported { reason: reason.clone() }),
+        Some(reason) => Err(SandboxError::Unsupported { reason: reason.clone(), remedy: None }),
     }
 }
 
@@ -148,21 +178,64 @@ fn try_namespaces(namespaces: i32) -> Result<String, String> {
         .map_err(|errno| format!("new namespaces are refused: {errno}"))
 }
 
-/// Mounts an overlay, which is only looked at by the process that does it.
+/// Mounts an overlay and lets a directory come back, which needs an attribute: without the right to set that, the mount
+/// works all the same, and what is done in it fails.
 fn try_overlay(in_user_namespace: bool) -> Result<String, String> {
-    use rustix::mount::{FsOpenFlags, fsopen};
-
     let namespaces =
         if in_user_namespace { namespace::USER | namespace::MOUNT } else { namespace::MOUNT };
-    try_in(namespaces, || {
-        let fs = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // Without an id nothing can be made; one's own may be mapped by everybody.
+    let map = |id: u32| CString::new(format!("0 {id} 1")).unwrap_or_default();
+    let users = map(rustix::process::geteuid().as_raw());
+    let groups = map(rustix::process::getegid().as_raw());
+    let tried = try_in(namespaces, || {
         if in_user_namespace {
-            rustix::mount::fsconfig_set_flag(fs.as_fd(), c"userxattr")?;
+            write(c"/proc/self/setgroups", c"deny")?;
+            write(c"/proc/self/uid_map", &users)?;
+            write(c"/proc/self/gid_map", &groups)?;
         }
-        Ok(())
-    })
-    .map(|()| "permitted".to_owned())
-    .map_err(|errno| format!("an overlay is refused: {errno}"))
+        let overlay = small_overlay(in_user_namespace)?;
+        rustix::fs::unlinkat(&overlay, c"dir", AtFlags::REMOVEDIR)?;
+        rustix::fs::mkdirat(&overlay, c"dir", Mode::RWXU)
+    });
+    match tried {
+        Ok(()) => Ok("permitted".to_owned()),
+        // Memory has no attributes of users before Linux 6.6; a disk may have them.
+        Err(Errno::NOTSUP | Errno::IO) if in_user_namespace => {
+            Ok("permitted, but in memory".to_owned())
+        }
+        Err(errno) => Err(format!("an overlay is refused: {errno}")),
+    }
+}
+
+/// An overlay in memory with the directory `dir` in its lower layer. Only system calls are made.
+fn small_overlay(has_userxattr: bool) -> rustix::io::Result<OwnedFd> {
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create,
+        fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+    };
+
+    userns::make_private()?;
+    let memory = instance(c"tmpfs", &[(c"mode", c"0700")], MountAttrFlags::empty())?;
+    // Layers must be in the mount table before Linux 6.15.
+    move_mount(&memory, c"", HERE, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    rustix::process::fchdir(&memory)?;
+    for name in [c"lower", c"lower/dir", c"upper", c"work"] {
+        rustix::fs::mkdirat(&memory, name, Mode::RWXU)?;
+    }
+    let fs = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in [(c"lowerdir", c"lower"), (c"upperdir", c"upper"), (c"workdir", c"work")] {
+        fsconfig_set_string(&fs, key, value)?;
+    }
+    if has_userxattr {
+        fsconfig_set_flag(&fs, c"userxattr")?;
+    }
+    fsconfig_create(&fs)?;
+    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+}
+
+fn write(path: &CStr, text: &CStr) -> rustix::io::Result<()> {
+    let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(&file, text.to_bytes()).map(drop)
 }
 
 /// Tries something in a new process with new namespaces. `body` may only make system calls.
@@ -186,35 +259,6 @@ fn try_in(
         Some(errno) => Err(rustix::io::Errno::from_raw_os_error(errno)),
         None => Err(rustix::io::Errno::CHILD),
     }
-}
-
-fn subordinate_ids(is_root: bool) -> Result<String, String> {
-    if is_root {
-        return Ok("root may map any".to_owned());
-    }
-    let uid = rustix::process::geteuid().as_raw().to_string();
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = passwd.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(':').collect();
-        (fields.get(2) == Some(&uid.as_str())).then(|| fields[0].to_owned())
-    });
-    for path in ["/etc/subuid", "/etc/subgid"] {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let has_range = text.lines().any(|line| {
-            line.split(':').next().is_some_and(|it| it == uid || Some(it) == name.as_deref())
-        });
-        if !has_range {
-            return Err(format!("`{path}` has no line for this user"));
-        }
-    }
-    let helpers = ["newuidmap", "newgidmap"];
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    for helper in helpers {
-        if !std::env::split_paths(&path).any(|dir| dir.join(helper).is_file()) {
-            return Err(format!("`{helper}` is not installed"));
-        }
-    }
-    Ok("a range and the helpers".to_owned())
 }
 
 #[cfg(test)]

@@ -57,6 +57,8 @@ pub(crate) struct Program {
     pub(crate) shm: OwnedFd,
     /// Shown in place of masked directories.
     pub(crate) empty: OwnedFd,
+    /// The machine's `/sys`, where a new one may not be possible.
+    pub(crate) sys: Option<OwnedFd>,
     /// Mounts below `/dev`, which come after it.
     pub(crate) mounts_in_dev: Vec<Attach>,
     pub(crate) has_cgroup2: bool,

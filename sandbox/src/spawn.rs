@@ -16,13 +16,15 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use crate::cgroup::{DeviceGroup, Hierarchies, LimitGroups};
 use crate::child::{Child, CleanUp};
 use crate::error::SandboxError;
+use crate::ids::IdMaps;
 use crate::inside;
 use crate::mounts;
 use crate::overlay;
 use crate::program::{Failure, Process, Program, Step};
-use crate::spec::{Network, Seccomp, Spec, Stdio};
-use crate::sys::{self, CStrings, Fork, namespace};
+use crate::spec::{Mount, Network, Seccomp, Spec, Stdio};
+use crate::sys::{self, CStrings, Fork, mount_attr, namespace};
 use crate::user::{self, Identity};
+use crate::userns;
 use crate::{caps, devices, init, root, seccomp};
 
 /// Where programs are looked for if the environment has no `PATH`.
@@ -48,7 +50,7 @@ const STACK_SIZE: usize = 64 << 10;
 ///
 /// Nothing is left behind in any of these cases.
 pub fn spawn(spec: &Spec) -> Result<Child, SandboxError> {
-    crate::probe::require_root_rung()?;
+    crate::probe::require()?;
     let prepared = prepare(spec)?;
     start(spec, prepared)
 }
@@ -75,16 +77,21 @@ fn prepare(spec: &Spec) -> Result<Prepared, SandboxError> {
     // Which device nodes work is decided by a control group where there is one, and else by
     // mounting everything but the standard nodes so that none does.
     let mut groups_to_join = Vec::new();
-    if !spec.privileged {
+    let in_userns = userns::is_inside();
+    if !spec.privileged && !in_userns {
         clean_up.device_group = DeviceGroup::enter();
     }
-    let is_device_group = spec.privileged || clean_up.device_group.is_some();
+    // In a user namespace no node can be made, and none works but those of the machine.
+    let is_device_group = !in_userns && (spec.privileged || clean_up.device_group.is_some());
     let attrs =
         if is_device_group { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NODEV };
 
     let mut plan = mounts::plan(spec, !is_device_group)?;
     let root = root::make(&spec.root, attrs, &plan.places, &mut clean_up)?;
     let identity = user::identify(root.as_fd(), &spec.user)?;
+    if in_userns {
+        check_ids(spec, &identity)?;
+    }
     let cwd = inside::components(&spec.cwd);
     if spec.create_cwd {
         inside::create_dirs(root.as_fd(), &cwd)
@@ -144,6 +151,7 @@ fn prepare(spec: &Spec) -> Result<Prepared, SandboxError> {
         dev,
         shm,
         empty,
+        sys: if in_userns { Some(machine_sys(spec.privileged)?) } else { None },
         mounts_in_dev: plan.mounts_in_dev,
         has_cgroup2: Hierarchies::get().is_unified(),
         masked: devices::masked().to_vec(),
@@ -152,6 +160,31 @@ fn prepare(spec: &Spec) -> Result<Prepared, SandboxError> {
         process,
     };
     Ok(Prepared { program, ours, root, clean_up })
+}
+
+/// Refuses ids that this user does not have; the kernel would do so without naming them.
+fn check_ids(spec: &Spec, identity: &Identity) -> Result<(), SandboxError> {
+    let maps = IdMaps::of_process();
+    let mut missing = maps.missing(identity.uid, &identity.groups);
+    for mount in &spec.mounts {
+        if let Mount::File { uid, gid, .. } = mount {
+            missing = missing.or_else(|| maps.missing(*uid, &[*gid]));
+        }
+    }
+    match missing {
+        None => Ok(()),
+        Some((kind, id, available)) => Err(SandboxError::IdNotMapped { kind, id, available }),
+    }
+}
+
+/// The `/sys` of the machine, for a user namespace with the machine's network: there no new one can be mounted.
+fn machine_sys(is_privileged: bool) -> Result<OwnedFd, SandboxError> {
+    let failed = |errno: Errno| SandboxError::path("mount", "/sys", errno);
+    let sys = overlay::clone_tree(inside::HERE, c"/sys", true).map_err(failed)?;
+    let attrs = mount_attr::NOSUID | mount_attr::NODEV | mount_attr::NOEXEC;
+    let attrs = if is_privileged { attrs } else { attrs | mount_attr::RDONLY };
+    sys::mount_setattr(sys.as_fd(), true, attrs, 0).map_err(failed)?;
+    Ok(sys)
 }
 
 /// The command's ends and ours.

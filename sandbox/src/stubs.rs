@@ -145,13 +145,17 @@ fn copy_xattrs(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
     let mut names = vec![0; n_bytes];
     let n_bytes = rustix::fs::flistxattr(from, names.as_mut_slice())?;
     for name in names[..n_bytes].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        if name.starts_with(b"trusted.overlay.") {
+        if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
             continue;
         }
         let n_bytes = rustix::fs::fgetxattr(from, name, &mut [0_u8; 0])?;
         let mut value = vec![0; n_bytes];
         let n_bytes = rustix::fs::fgetxattr(from, name, value.as_mut_slice())?;
-        rustix::fs::fsetxattr(to, name, &value[..n_bytes], rustix::fs::XattrFlags::empty())?;
+        match rustix::fs::fsetxattr(to, name, &value[..n_bytes], rustix::fs::XattrFlags::empty()) {
+            // Memory takes attributes of users since Linux 6.6 only, and those of security modules from root only.
+            Ok(()) | Err(Errno::NOTSUP | Errno::PERM) => {}
+            Err(errno) => return Err(errno),
+        }
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::{
     progress::Mode,
     values::{
         self, AddHost, Annotation, Call, Output, Pair, Secret, Ssh, Ulimit, annotation::annotation,
-        call::call, host::add_host, limit::ulimit, output::output, pair::named, pair::pair,
+        call::call, host::add_host, isolation::isolation, limit::ulimit, output::output, pair::named, pair::pair,
         secret::secret, size::size, ssh::ssh,
     },
 };
@@ -110,6 +110,9 @@ pub struct BuildArgs {
     /// The cgroup above those of RUN
     #[arg(long, value_name = "PATH", help_heading = "RUN")]
     pub cgroup_parent: Option<String>,
+    /// The sandbox: `auto` (the best the machine permits), `root`, `rootless` or `none`; see `kiln info`
+    #[arg(long, value_name = "KIND", value_parser = isolation, default_value = "auto", hide_default_value = true, help_heading = "RUN")]
+    pub isolation: sandbox::Isolation,
     /// How many steps may run at once [default: the number of CPUs]
     #[arg(long, value_name = "N", help_heading = "RUN")]
     pub jobs: Option<NonZeroUsize>,

@@ -64,10 +64,6 @@ impl Table for Build {
         value("cpu-shares", LIMITS),
         value("cpuset-cpus", LIMITS),
         value("cpuset-mems", LIMITS),
-        value(
-            "isolation",
-            "the sandbox is chosen by what the machine allows; `kiln info` shows which",
-        ),
         value("security-opt", "every RUN has docker's default hardening"),
         flag("squash", "write a multi-stage Dockerfile and COPY the result into the last stage"),
         flag("compress", "there is no daemon to send the context to; leave the option away"),

@@ -8,6 +8,7 @@ use super::refused;
 use crate::values::{
     AddHost, BindMount, Mount, Pair, SecurityOption, TmpfsMount, Ulimit,
     host::add_host,
+    isolation::isolation,
     limit::{cpus, pids, ulimit},
     mount::{mount, tmpfs, volume},
     pair::pair,
@@ -102,6 +103,9 @@ pub struct RunArgs {
     /// `no-new-privileges`, or `seccomp=unconfined`
     #[arg(long, value_name = "OPTION", value_parser = security_option)]
     pub security_opt: Vec<SecurityOption>,
+    /// The sandbox: `auto` (the best the machine permits), `root`, `rootless` or `none`; see `kiln info`
+    #[arg(long, value_name = "KIND", value_parser = isolation, default_value = "auto", hide_default_value = true)]
+    pub isolation: sandbox::Isolation,
     /// Which platform of the image
     #[arg(long, value_name = "PLATFORM")]
     pub platform: Option<String>,

@@ -82,7 +82,12 @@ impl Globals {
 /// Returns why it ended early.
 pub fn run(cli: Cli) -> Result<Exit> {
     let globals = Globals { root: cli.root, around: Surroundings::of_process() };
-    match cli.command.flat() {
+    let command = cli.command.flat();
+    if let Some(isolation) = isolation(&command) {
+        // Here, where there is one thread yet and nothing was opened.
+        sandbox::isolate(isolation).map_err(refused)?;
+    }
+    match command {
         Command::Build(args) => build::run(*args, &globals),
         Command::Plan(args) => plan::run(*args, &globals),
         Command::Fmt(args) => fmt::run(&args),
@@ -107,6 +112,30 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::System(SystemCommand::Prune(args)) => system::prune::run(&args, &globals),
         // `flat` leaves none of these.
         Command::Image(_) | Command::Builder(_) => Err(missing("this")),
+    }
+}
+
+/// The sandbox of a command that runs something, or touches files of trees: those may belong to others than the user.
+fn isolation(command: &Command) -> Option<sandbox::Isolation> {
+    match command {
+        Command::Build(args) => Some(args.isolation),
+        Command::Plan(args) => Some(args.build.isolation),
+        Command::Run(args) => Some(args.isolation),
+        Command::Save(_)
+        | Command::Load(_)
+        | Command::Push(_)
+        | Command::Rmi(_)
+        | Command::System(_) => Some(sandbox::Isolation::Auto),
+        _ => None,
+    }
+}
+
+fn refused(error: sandbox::SandboxError) -> Failure {
+    let hint = error.hint().map(str::to_owned);
+    let failure = Failure::input(error);
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
     }
 }
 

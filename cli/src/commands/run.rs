@@ -63,12 +63,13 @@ fn start(args: RunArgs, globals: &Globals) -> Result<Exit> {
 
 /// Finds the image in the store, or else in its registry, as `--pull` says.
 fn obtain(session: &Session, args: &RunArgs) -> Result<PlatformImage> {
+    let platform = args.platform.as_deref();
+    let wanted_platform = pull::platform(platform)?;
     let here = match args.pull {
         PullPolicy::Always => None,
         PullPolicy::Never => Some(find(&session.store, &args.image)?),
         PullPolicy::Missing => session.store.resolve(&args.image).or_failed()?,
     };
-    let platform = args.platform.as_deref();
     if let Some(image) = here {
         match platform_of(&image, platform) {
             Ok(found) => return whole(session, &image, found),
@@ -91,7 +92,7 @@ fn obtain(session: &Session, args: &RunArgs) -> Result<PlatformImage> {
         }
         Ok(())
     };
-    let pulled = pull::pull(session, &wanted, &pull::platform(platform)?, &say)?;
+    let pulled = pull::pull(session, &wanted, &wanted_platform, &say)?;
     say(&format!("{}\n", pulled.status))?;
     let names = [wanted.to_string()].into();
     platform_of(&NamedImage { names, record: pulled.record }, platform).cloned()
@@ -202,7 +203,7 @@ fn env_file(path: &Path) -> Result<Vec<Pair>> {
 }
 
 fn of_runtime(error: RuntimeError) -> Failure {
-    let (status, hint) = (error.exit_status(), error.hint());
+    let (status, hint) = (error.exit_status(), error.hint().map(str::to_owned));
     let failure = Failure::failed(error).exit(Exit::Process(status));
     match hint {
         Some(hint) => failure.hint(hint),

@@ -5,12 +5,13 @@
 //!
 //! 1. [`csv`] — `key=value,key=value`, as `--output`, `--secret` and `--ssh` take it.
 //! 2. [`output`], [`secret`], [`ssh`], [`call`] — the options of `kiln build` made of such fields.
-//! 3. [`pair`], [`size`], [`limit`], [`host`], [`annotation`], [`volume`] — the rest.
+//! 3. [`pair`], [`size`], [`limit`], [`host`], [`annotation`], [`volume`], [`isolation`] — the rest.
 
 pub mod annotation;
 pub mod call;
 pub mod csv;
 pub mod host;
+pub mod isolation;
 pub mod limit;
 pub mod mount;
 pub mod output;
