@@ -13,7 +13,7 @@ use std::{
 use image::{ImageRef, Platform, document::ImageConfig};
 use planner::{
     facts::{ImageOrigin, ImageQuery},
-    lint::{self, Images, Rule, Subject},
+    lint::{self, Images, LintReport, Rule, Subject},
     outline,
     request::Request,
     targets,
@@ -306,21 +306,31 @@ fn lint_table() {
         let ignored = ignore_patterns(row["dockerignore"].as_str().unwrap_or_default());
         let (dockerfile, diagnostics) = parser::parse(text);
         let request = table_request(row);
-        let report = with_images(|images| {
-            let report = lint::check(
-                &Subject {
+        let search = |check: fn(&Subject<'_>, &str) -> LintReport| {
+            with_images(|images| {
+                let subject = Subject {
                     dockerfile: &dockerfile,
                     diagnostics: &diagnostics,
                     text,
                     request: &request,
                     ignored: &ignored,
                     images,
-                },
-                "Dockerfile",
-            );
-            let missing = report.missing.clone();
-            (report, missing)
+                };
+                let report = check(&subject, "Dockerfile");
+                let missing = report.missing.clone();
+                (report, missing)
+            })
+        };
+        let of_build = search(lint::check_build).warnings;
+        let of_build = of_build.iter().map(|it| {
+            json!({ "rule": it.rule_name, "detail": it.detail, "line": it.location.line() })
         });
+        let found = sorted(of_build.collect());
+        let wanted = sorted(row["build_warnings"].as_array().unwrap().clone());
+        if found != wanted {
+            problems.push(format!("build: wanted {wanted}\n    got {found}"));
+        }
+        let report = search(lint::check);
         let value = serde_json::to_value(&report).unwrap();
         let warnings = value["warnings"].as_array().unwrap().iter().map(|it| {
             let mut found = json!({
