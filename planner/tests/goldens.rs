@@ -322,9 +322,9 @@ fn lint_table() {
             })
         };
         let of_build = search(lint::check_build).warnings;
-        let of_build = of_build.iter().map(|it| {
-            json!({ "rule": it.rule_name, "detail": it.detail, "line": it.location.line() })
-        });
+        let of_build = of_build.iter().map(
+            |it| json!({ "rule": it.rule_name, "detail": it.detail, "line": it.location.line() }),
+        );
         let found = sorted(of_build.collect());
         let wanted = sorted(row["build_warnings"].as_array().unwrap().clone());
         if found != wanted {
