@@ -10,7 +10,9 @@ mod base;
 mod order;
 mod resolve;
 
-use alloc::{borrow::ToOwned, collections::BTreeMap, format, string::String, vec, vec::Vec};
+use alloc::{
+    borrow::ToOwned, collections::BTreeMap, format, string::String, sync::Arc, vec, vec::Vec,
+};
 
 use image::Platform;
 use parser::{
@@ -38,6 +40,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct StageGraph {
     pub(crate) stages: Vec<Stage>,
+    names: Names,
     /// How many of them stand in the Dockerfile.
     pub(crate) n_written: usize,
     pub(crate) target: usize,
@@ -57,9 +60,11 @@ pub(crate) struct Stage {
     pub base: Base,
     /// The platform of its FROM.
     pub platform: Option<Platform>,
+    /// The platform it is built for: that of its FROM, else that of the stage below, else the target's.
+    pub built_for: Platform,
     pub span: Span,
     pub lines: Lines,
-    pub instructions: Vec<Instruction>,
+    pub instructions: Vec<Arc<Instruction>>,
     /// `--no-cache` or `--no-cache-filter` names it.
     pub no_cache: bool,
 }
@@ -75,6 +80,28 @@ pub(crate) enum Base {
     Files(Source),
 }
 
+/// Stages by what they are called.
+#[derive(Debug, Clone, Default)]
+struct Names {
+    /// The last stage of a name in lower case, as a FROM spells it.
+    of_from: BTreeMap<String, usize>,
+    /// The last stage of a name with its ASCII letters in lower case, as `--from` and `--target` know it.
+    written: BTreeMap<String, usize>,
+    /// Implicit stages, by the name that made them.
+    implicit: BTreeMap<String, usize>,
+}
+
+impl Names {
+    fn enter(&mut self, name: &str, stage_idx: usize) {
+        self.of_from.insert(name.to_lowercase(), stage_idx);
+        self.written.insert(name.to_ascii_lowercase(), stage_idx);
+    }
+
+    fn find_written(&self, name: &str) -> Option<usize> {
+        self.written.get(&name.to_ascii_lowercase()).copied()
+    }
+}
+
 /// Finds the stages of `dockerfile`.
 ///
 /// # Errors
@@ -85,6 +112,7 @@ pub fn stages(dockerfile: &Dockerfile, request: &Request) -> Result<StageGraph, 
     let lexer = Lexer::new(dockerfile.directives.escape);
     let mut global_args = default_args(request, last_stage_name(dockerfile));
     let mut stages: Vec<Stage> = Vec::new();
+    let mut names = Names::default();
     let mut epoch_arg = None;
 
     for instruction in &dockerfile.instructions {
@@ -96,6 +124,7 @@ pub fn stages(dockerfile: &Dockerfile, request: &Request) -> Result<StageGraph, 
                     name: from.name.as_ref().map(|it| it.value.clone()),
                     base: Base::Scratch,
                     platform: None,
+                    built_for: Platform::default(),
                     span: instruction.span,
                     lines: instruction.lines,
                     instructions: Vec::new(),
@@ -105,7 +134,7 @@ pub fn stages(dockerfile: &Dockerfile, request: &Request) -> Result<StageGraph, 
                     Some(name) => name.clone(),
                     None => format!("stage-{}", stages.len()),
                 };
-                match base_and_platform(from, &lexer, &global_args, &stages, request) {
+                match base_and_platform(from, &lexer, &global_args, (&stages, &names), request) {
                     Ok((base, platform)) => (stage.base, stage.platform) = (base, platform),
                     Err(error) => errors.push(error),
                 }
@@ -121,6 +150,14 @@ pub fn stages(dockerfile: &Dockerfile, request: &Request) -> Result<StageGraph, 
                         // The whole stage is replaced: its instructions are dropped as they come.
                         stage.no_cache = false;
                     }
+                }
+                stage.built_for = match (&stage.platform, &stage.base) {
+                    (Some(platform), _) => platform.clone(),
+                    (None, Base::Stage(base)) => stages[*base].built_for.clone(),
+                    (None, _) => request.platform.clone(),
+                };
+                if let Some(name) = &stage.name {
+                    names.enter(name, stages.len());
                 }
                 stages.push(stage);
             }
@@ -151,7 +188,7 @@ pub fn stages(dockerfile: &Dockerfile, request: &Request) -> Result<StageGraph, 
             }
             _ => {
                 if let Some(stage) = stages.last_mut() {
-                    stage.instructions.push(instruction.clone());
+                    stage.instructions.push(Arc::new(instruction.clone()));
                 }
             }
         }
@@ -170,15 +207,10 @@ pub fn stages(dockerfile: &Dockerfile, request: &Request) -> Result<StageGraph, 
 
     let target = match &request.target {
         None => stages.len() - 1,
-        Some(target) => {
-            let found = stages
-                .iter()
-                .rposition(|it| it.name.as_ref().is_some_and(|n| n.eq_ignore_ascii_case(target)));
-            match found {
-                Some(found) => found,
-                None => return Err(vec![unknown_target(target, &stages)]),
-            }
-        }
+        Some(target) => match names.find_written(target) {
+            Some(found) => found,
+            None => return Err(vec![unknown_target(target, &stages)]),
+        },
     };
     if let [only] = stages.as_mut_slice()
         && only.name.is_none()
@@ -193,6 +225,7 @@ pub fn stages(dockerfile: &Dockerfile, request: &Request) -> Result<StageGraph, 
     let escape = dockerfile.directives.escape;
     let mut graph = StageGraph {
         stages,
+        names,
         n_written,
         target,
         global_args,
@@ -227,14 +260,7 @@ impl StageGraph {
 
     /// The platform a stage is built for.
     pub(crate) fn platform(&self, stage_idx: usize) -> &Platform {
-        let mut stage = &self.stages[stage_idx];
-        loop {
-            match (&stage.platform, &stage.base) {
-                (Some(platform), _) => return platform,
-                (None, Base::Stage(base)) => stage = &self.stages[*base],
-                (None, _) => return &self.request.platform,
-            }
-        }
+        &self.stages[stage_idx].built_for
     }
 
     /// What to ask for the base image of a stage.
@@ -258,47 +284,39 @@ impl StageGraph {
         if let Ok(index) = from.parse::<usize>() {
             return (index < self.n_written).then_some(index);
         }
-        let written = &self.stages[..self.n_written];
-        written
-            .iter()
-            .rposition(|it| it.name.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(from)))
-            .or_else(|| {
-                self.stages
-                    .iter()
-                    .skip(self.n_written)
-                    .position(|it| it.display == from)
-                    .map(|n| n + self.n_written)
-            })
+        self.names.find_written(from).or_else(|| self.names.implicit.get(from).copied())
     }
 
     /// Makes implicit stages for what the `--from`s of an instruction name.
     fn add_sources(&mut self, instruction: &Instruction) -> Result<(), PlanError> {
-        for from in sources(instruction) {
-            if self.find_from(&from.value).is_some() || from.value == "scratch" {
+        for (from, span) in sources(instruction) {
+            if self.find_from(from).is_some() || from == "scratch" {
                 continue;
             }
-            if from.value.parse::<i64>().is_ok() {
+            if from.parse::<i64>().is_ok() {
                 return Err(PlanError::new(
-                    PlanErrorKind::InvalidStageIndex { index: from.value.clone() },
-                    from.span,
+                    PlanErrorKind::InvalidStageIndex { index: from.to_owned() },
+                    span,
                 ));
             }
-            let base = match named_context(&from.value, None, &self.request)
-                .map_err(|kind| PlanError::new(kind, from.span))?
+            let base = match named_context(from, None, &self.request)
+                .map_err(|kind| PlanError::new(kind, span))?
             {
                 Some(base) => base,
-                None => image_base(&from.value).map_err(|kind| {
+                None => image_base(from).map_err(|kind| {
                     let names: Vec<_> =
                         self.names().into_iter().flatten().map(ToOwned::to_owned).collect();
-                    with_suggestion(PlanError::new(kind, from.span), &from.value, &names)
+                    with_suggestion(PlanError::new(kind, span), from, &names)
                 })?,
             };
+            self.names.implicit.insert(from.to_owned(), self.stages.len());
             self.stages.push(Stage {
-                display: from.value.clone(),
+                display: from.to_owned(),
                 name: None,
                 base,
                 platform: None,
-                span: from.span,
+                built_for: self.request.platform.clone(),
+                span,
                 lines: instruction.lines,
                 instructions: Vec::new(),
                 no_cache: false,

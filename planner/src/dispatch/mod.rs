@@ -90,7 +90,7 @@ pub fn plan(graph: &StageGraph, facts: &Facts) -> Result<Plan, Vec<PlanError>> {
 
 struct Builder<'a> {
     graph: &'a StageGraph,
-    resolved: &'a Resolved,
+    resolved: &'a Resolved<'a>,
     facts: &'a Facts,
     images: Vec<PlannedImage>,
     image_idx: BTreeMap<ImageQuery, usize>,

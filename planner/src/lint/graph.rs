@@ -1,6 +1,6 @@
 //! Which stages a stage needs.
 
-use alloc::{collections::BTreeSet, format, vec, vec::Vec};
+use alloc::{borrow::ToOwned, collections::BTreeSet, format, vec, vec::Vec};
 
 use parser::ast::{Instruction, Kind};
 
@@ -27,8 +27,7 @@ impl Walk<'_> {
 
     pub(super) fn sources_of(&mut self, instruction: &Instruction) -> Result<Vec<usize>, Failure> {
         let mut found = Vec::new();
-        for from in sources(instruction) {
-            let name = from.value;
+        for (name, _) in sources(instruction) {
             let is_copy = matches!(instruction.kind, Kind::Copy(_));
             let index = name.parse::<i64>().ok().filter(|_| is_copy);
             if let Some(index) = index {
@@ -39,12 +38,12 @@ impl Walk<'_> {
                         return Err(Failure { message, lines: None });
                     }
                 }
-            } else if let Some(stage_idx) = self.find_stage(&name) {
+            } else if let Some(stage_idx) = self.find_stage(name) {
                 found.push(stage_idx);
             } else {
                 found.push(self.stages.len());
                 self.stages.push(Stage {
-                    base_name: name,
+                    base_name: name.to_owned(),
                     lines: instruction.lines,
                     is_implicit: true,
                     ..Stage::default()

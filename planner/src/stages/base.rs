@@ -10,7 +10,7 @@ use alloc::{
 use image::{ImageRef, Platform};
 use parser::{ast::Text, suggest::suggest};
 
-use super::{Base, Stage, with_suggestion};
+use super::{Base, Names, Stage, with_suggestion};
 use crate::{
     env::Variables,
     error::{PlanError, PlanErrorKind},
@@ -26,7 +26,7 @@ pub(super) fn base_and_platform(
     from: &parser::ast::From,
     lexer: &Lexer,
     args: &Variables,
-    stages: &[Stage],
+    (stages, names): (&[Stage], &Names),
     request: &Request,
 ) -> Result<(Base, Option<Platform>), PlanError> {
     let expand = |text: &Text| {
@@ -68,11 +68,8 @@ pub(super) fn base_and_platform(
         }
     };
     // A FROM binds to the nearest earlier stage whose lowercased name it spells exactly.
-    let stage = stages
-        .iter()
-        .rposition(|it| it.name.as_ref().is_some_and(|name| name.to_lowercase() == expanded.text));
-    if let Some(stage) = stage {
-        return Ok((Base::Stage(stage), platform));
+    if let Some(stage) = names.of_from.get(&expanded.text) {
+        return Ok((Base::Stage(*stage), platform));
     }
     if expanded.text == "scratch" {
         return Ok((Base::Scratch, platform));

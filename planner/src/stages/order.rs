@@ -1,8 +1,11 @@
 //! Which stages need which others: circles, and what the target reaches.
 
-use alloc::{collections::BTreeSet, vec, vec::Vec};
+use alloc::{collections::BTreeSet, format, vec, vec::Vec};
 
-use parser::ast::{Instruction, Kind, Text};
+use parser::{
+    ast::{Instruction, Kind},
+    span::Span,
+};
 
 use super::{Base, StageGraph};
 use crate::error::{PlanError, PlanErrorKind};
@@ -17,8 +20,8 @@ impl StageGraph {
                 if let Base::Stage(base) = stage.base {
                     of_stage.insert(base);
                 }
-                for from in stage.instructions.iter().flat_map(sources) {
-                    of_stage.extend(self.find_from(&from.value));
+                for (from, _) in stage.instructions.iter().flat_map(|it| sources(it)) {
+                    of_stage.extend(self.find_from(from));
                 }
                 of_stage
             })
@@ -43,17 +46,25 @@ impl StageGraph {
                         let first = stack.iter().position(|(it, _)| *it == next).unwrap_or(0);
                         let along = stack.get(first + 1).map_or(next, |(it, _)| *it);
                         let stage = &self.stages[next];
-                        let kind =
-                            PlanErrorKind::CircularDependency { stage: stage.display.clone() };
-                        let leads_along = |it: &&Instruction| {
-                            sources(it).iter().any(|it| self.find_from(&it.value) == Some(along))
+                        // A lonely stage without a name is shown without one elsewhere.
+                        let name = match stage.display.is_empty() {
+                            true => format!("stage-{next}"),
+                            false => stage.display.clone(),
+                        };
+                        let kind = PlanErrorKind::CircularDependency { stage: name };
+                        let leads_along = |it: &Instruction| {
+                            let mut sources = sources(it).into_iter();
+                            let found =
+                                sources.find(|(from, _)| self.find_from(from) == Some(along));
+                            found.map(|(_, span)| span)
                         };
                         // A trigger has the span of its FROM, and those inside of it mean nothing here.
-                        let span = match stage.instructions.iter().find(leads_along) {
-                            Some(it) if it.span != stage.span => sources(it)
-                                .iter()
-                                .find(|from| self.find_from(&from.value) == Some(along))
-                                .map_or(stage.span, |from| from.span),
+                        let mut leading = stage
+                            .instructions
+                            .iter()
+                            .filter_map(|it| Some((it.span, leads_along(it)?)));
+                        let span = match leading.next() {
+                            Some((instruction, from)) if instruction != stage.span => from,
                             _ => stage.span,
                         };
                         return Some(PlanError::new(kind, span));
@@ -89,15 +100,16 @@ pub(super) fn reachable(target: usize, dependencies: &[BTreeSet<usize>]) -> BTre
 }
 
 /// The `--from` names of an instruction.
-pub(crate) fn sources(instruction: &Instruction) -> Vec<Text> {
+pub(crate) fn sources(instruction: &Instruction) -> Vec<(&str, Span)> {
     match &instruction.kind {
-        Kind::Copy(copy) => copy.from.iter().cloned().collect(),
+        Kind::Copy(copy) => copy.from.iter().map(|it| (it.value.as_str(), it.span)).collect(),
         Kind::Run(run) => run
             .mounts
             .iter()
             .filter_map(|mount| {
-                let from = mount.fields.iter().rev().find(|(key, _)| key == "from")?.1.clone()?;
-                (!from.is_empty()).then_some(Text { value: from, span: mount.text.span })
+                let (_, from) = mount.fields.iter().rev().find(|(key, _)| key == "from")?;
+                let from = from.as_deref().filter(|it| !it.is_empty())?;
+                Some((from, mount.text.span))
             })
             .collect(),
         _ => Vec::new(),

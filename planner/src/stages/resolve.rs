@@ -1,8 +1,10 @@
 //! Triggers of base images put in their place, as far as it is known what they are.
 
 use alloc::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     string::{String, ToString},
+    sync::Arc,
     vec,
     vec::Vec,
 };
@@ -16,8 +18,9 @@ use crate::{
 };
 
 /// A graph with triggers in place, as far as facts are there.
-pub(crate) struct Resolved {
-    pub graph: StageGraph,
+pub(crate) struct Resolved<'a> {
+    /// Copied only if there are triggers.
+    pub graph: Cow<'a, StageGraph>,
     /// Which stages the target needs.
     pub reachable: BTreeSet<usize>,
     /// How many triggers stand before a stage's own instructions.
@@ -25,10 +28,10 @@ pub(crate) struct Resolved {
     pub(super) missing: BTreeSet<ImageQuery>,
 }
 
-impl Resolved {
-    pub(crate) fn new(graph: &StageGraph, facts: &Facts) -> Result<Self, Vec<PlanError>> {
+impl<'a> Resolved<'a> {
+    pub(crate) fn new(graph: &'a StageGraph, facts: &Facts) -> Result<Self, Vec<PlanError>> {
         let mut this = Self {
-            graph: graph.clone(),
+            graph: Cow::Borrowed(graph),
             reachable: BTreeSet::new(),
             n_triggers: BTreeMap::new(),
             missing: BTreeSet::new(),
@@ -91,19 +94,19 @@ impl Resolved {
             }
             added.append(&mut instructions);
         }
-        let n_stages = self.graph.stages.len();
+        let graph = self.graph.to_mut();
+        let n_stages = graph.stages.len();
         for instruction in &added {
-            self.graph.add_sources(instruction).map_err(|mut error| {
+            graph.add_sources(instruction).map_err(|mut error| {
                 error.span = span;
                 vec![error]
             })?;
         }
-        for stage in &mut self.graph.stages[n_stages..] {
+        for stage in &mut graph.stages[n_stages..] {
             stage.span = span;
         }
         self.n_triggers.insert(stage_idx, added.len());
-        added.append(&mut self.graph.stages[stage_idx].instructions);
-        self.graph.stages[stage_idx].instructions = added;
+        graph.stages[stage_idx].instructions.splice(0..0, added.into_iter().map(Arc::new));
         Ok(())
     }
 }
