@@ -34,7 +34,7 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// [`ExecutorError::OpenContext`] and [`ExecutorError::BadPattern`].
+    /// [`ExecutorError::OpenContext`] and [`ExecutorError::Patterns`].
     pub fn folder(
         session: &Session,
         path: &Path,

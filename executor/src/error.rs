@@ -29,6 +29,8 @@ pub enum ExecutorError {
     Ignored { path: String, pattern: String },
     #[error("invalid pattern `{pattern}`")]
     BadPattern { pattern: String },
+    #[error(transparent)]
+    Patterns(#[from] planner::ignore::PatternError),
     #[error("cannot copy to non-directory: `{path}`")]
     NotAFolder { path: String },
     #[error("cannot replace to directory `{path}` with file")]
@@ -126,7 +128,7 @@ impl ExecutorError {
             Self::TooManyLinks { .. } => "too-many-links",
             Self::NotFound { .. } => "source-not-found",
             Self::Ignored { .. } => "source-ignored",
-            Self::BadPattern { .. } => "bad-pattern",
+            Self::BadPattern { .. } | Self::Patterns(_) => "bad-pattern",
             Self::NotAFolder { .. } => "not-a-folder",
             Self::FolderInTheWay { .. } => "folder-in-the-way",
             Self::BadArchive { .. } => "bad-archive",

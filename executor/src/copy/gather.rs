@@ -186,5 +186,5 @@ fn has_wildcards(segment: &[u8]) -> bool {
 }
 
 fn patterns(texts: &[String]) -> Result<Patterns, ExecutorError> {
-    Patterns::new(texts).map_err(|error| ExecutorError::BadPattern { pattern: error.to_string() })
+    Ok(Patterns::new(texts)?)
 }

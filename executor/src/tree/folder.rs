@@ -61,14 +61,13 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// [`ExecutorError::OpenContext`] if it is no folder that can be opened, [`ExecutorError::BadPattern`].
+    /// [`ExecutorError::OpenContext`] if it is no folder that can be opened, [`ExecutorError::Patterns`].
     pub(crate) fn open_root(
         path: &Path,
         patterns: Vec<String>,
         cache: Option<&[u8]>,
     ) -> Result<Self, ExecutorError> {
-        let ignore = Patterns::new(&patterns)
-            .map_err(|error| ExecutorError::BadPattern { pattern: error.to_string() })?;
+        let ignore = Patterns::new(&patterns)?;
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::PATH;
         let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|source| {
             ExecutorError::OpenContext { path: path.to_owned(), source: source.into() }
