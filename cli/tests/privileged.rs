@@ -1,0 +1,268 @@
+//! Containers as a user sees them: `kiln run` from the command line to what is left behind. Needs root.
+//!
+//! Run with `cargo test -p cli --features privileged --test privileged`. The image is one static busybox, built by kiln.
+
+mod fixture;
+
+use std::{fs, io::Read, process::Stdio};
+
+use fixture::{Fixture, eventually, processes};
+use rustix::process::Signal;
+
+#[test]
+fn privileged_statuses_are_those_of_the_process() {
+    let it = Fixture::new();
+    for (args, status, says) in [
+        (&["box"][..], 0, "the command\n"),
+        (&["box", "sh", "-c", "exit 7"], 7, ""),
+        (&["box", "sh", "-c", "kill -9 $$"], 137, ""),
+        (&["box", "nosuch"], 127, ""),
+        (&["box", "/etc/passwd"], 126, ""),
+        (&["-u", "nobody", "box"], 125, ""),
+        (&["-v", "./x:/proc", "box"], 125, ""),
+        (&["--mount", "type=bind,source=./missing,target=/x", "box"], 125, ""),
+        (&["-w", "relative", "box"], 125, ""),
+        (&["--entrypoint", "", "box"], 125, ""),
+        (&["--network", "bridge", "box"], 125, ""),
+        (&["-d", "box"], 125, ""),
+        (&["--pull", "never", "nosuch"], 125, ""),
+        (&["--entrypoint", "echo", "box", "a", "b"], 0, "a b\n"),
+    ] {
+        // Without --rm, too, nothing is left of what never ran.
+        let rm: &[&str] = if status < 125 { &["--rm"] } else { &[] };
+        let ran = it.run(&[&["run"], rm, args].concat());
+        assert_eq!((ran.out.as_str(), ran.status), (says, Some(status)), "{args:?}: {}", ran.err);
+        let is_ours = (125..128).contains(&status);
+        assert_eq!(ran.err.starts_with("error: "), is_ours, "{args:?}: {}", ran.err);
+        it.run(&["system", "prune", "-f"]);
+    }
+    it.assert_clean();
+}
+
+#[test]
+fn privileged_streams() {
+    let it = Fixture::new();
+    let ran = it
+        .run_with(&["run", "--rm", "box", "sh", "-c", "cat; echo o; echo e >&2; test -t 1"], b"in");
+    assert_eq!((ran.out.as_str(), ran.err.as_str(), ran.status), ("o\n", "e\n", Some(1)));
+    let ran = it.run_with(&["run", "--rm", "-i", "box", "cat"], b"in");
+    assert_eq!((ran.out.as_str(), ran.status), ("in", Some(0)));
+    let much = vec![b'x'; 3 << 20];
+    let ran = it.run_with(&["run", "--rm", "-i", "box", "cat"], &much);
+    assert_eq!((ran.out.len(), ran.status), (much.len(), Some(0)));
+    // More than it reads, and nobody who reads what it writes.
+    let ran = it.run_with(&["run", "--rm", "-i", "box", "head", "-c", "1"], &much);
+    assert_eq!((ran.out.as_str(), ran.status), ("x", Some(0)));
+    let mut child = it.kiln(&["run", "--rm", "box", "yes"]);
+    let mut child = child.stdout(Stdio::piped()).spawn().expect("kiln runs");
+    child.stdout.take().expect("piped").read_exact(&mut [0; 2]).expect("it says something");
+    assert_eq!(child.wait().expect("it ends").code(), Some(141));
+    it.assert_clean();
+}
+
+#[test]
+fn privileged_signals_reach_the_process() {
+    let it = Fixture::new();
+    let script = "for s in HUP INT QUIT TERM USR1 USR2; do trap \"echo $s; exit 3\" $s; done";
+    for (signal, name) in [
+        (Signal::HUP, "HUP"),
+        (Signal::INT, "INT"),
+        (Signal::QUIT, "QUIT"),
+        (Signal::TERM, "TERM"),
+        (Signal::USR1, "USR1"),
+        (Signal::USR2, "USR2"),
+    ] {
+        let running = it.start(&[], script);
+        running.signal(signal);
+        assert_eq!(running.end(), (format!("{name}\n"), Some(3)));
+    }
+    // The process is not the first of its namespace, so what it does not handle ends it.
+    let running = it.start(&[], ":");
+    running.signal(Signal::TERM);
+    assert_eq!(running.end(), (String::new(), Some(143)));
+    it.assert_clean();
+}
+
+#[test]
+fn privileged_orphans_are_reaped() {
+    let it = Fixture::new();
+    let script = "(sh -c 'sleep 0.1 & sleep 0.1 &') ; sleep 0.5; cat /proc/[0-9]*/stat | grep -c ' Z '; true";
+    assert_eq!(it.sh(&[], script), "0\n");
+    // Those that still run end with the process.
+    it.sh(&[], "sleep 7321 & true");
+    assert_eq!(processes("sleep\07321"), 0);
+}
+
+#[test]
+fn privileged_mounts() {
+    let it = Fixture::new();
+    fs::write(it.path("file"), "of the host\n").expect("written");
+    let options = ["-v", "./made/here:/m", "-v", "./file:/deep/file:ro"];
+    let said = it.sh(
+        &options,
+        "echo x > /m/new; cat /deep/file; echo y 2>/dev/null > /deep/file || echo no",
+    );
+    assert_eq!(said, "of the host\nno\n");
+    assert_eq!(fs::read_to_string(it.path("made/here/new")).expect("written"), "x\n");
+
+    let options = ["--read-only", "--tmpfs", "/t:size=1m", "-v", "/v", "-v", "/data"];
+    let script = "for f in /x /etc/hosts /t/x /v/x /data/x; do (echo x > $f) 2>/dev/null && echo $f; done; true";
+    assert_eq!(it.sh(&options, script), "/t/x\n/v/x\n/data/x\n");
+    // A volume starts with what the image has there, and its changes are its container's alone.
+    let script = "cat /data/seed; stat -c '%a %u' /data; rm /data/seed; ls /data";
+    assert_eq!(it.sh(&["-v", "/data"], script), "seed\n750 1000\n");
+    assert_eq!(it.sh(&[], "ls /data"), "seed\n");
+
+    let options = ["--hostname", "here", "--add-host", "db:10.0.0.1", "--network", "none"];
+    let said = it.sh(&options, "hostname; cat /etc/hostname; tail -n 2 /etc/hosts; echo '1.1.1.1 x' >> /etc/hosts; ls /sys/class/net");
+    assert_eq!(said, "here\nhere\n127.0.1.1\there\n10.0.0.1\tdb\nlo\n");
+    it.assert_clean();
+}
+
+#[test]
+fn privileged_who_runs_where_with_what() {
+    let it = Fixture::new();
+    let script = "id -u; id -g; pwd; echo $HOME $COLOUR $X; echo out > /dev/stdout";
+    let said = it.sh(&["-u", "app", "-w", "/new/dir", "-e", "X=1"], script);
+    assert_eq!(said, "1000\n1000\n/new/dir\n/home/app red 1\nout\n");
+    assert_eq!(it.sh(&["-u", "7:8"], "id -u; id -g; pwd"), "7\n8\n/\n");
+    fs::write(it.path("vars"), "# a comment\nA=1\nCOLOUR=blue\nHOME\n").expect("written");
+    let home = it.path("").display().to_string().trim_end_matches('/').to_owned();
+    let said =
+        it.sh(&["--env-file", "vars", "-e", "A=2", "-e", "NOT_THERE"], "echo $A $COLOUR $HOME");
+    assert_eq!(said, format!("2 blue {home}\n"));
+    assert_eq!(it.sh(&["-e", "COLOUR"], "echo ${COLOUR-gone}"), "gone\n");
+    assert_eq!(it.sh(&[], "test $HOSTNAME = $(hostname) && echo ${#HOSTNAME}"), "12\n");
+}
+
+#[test]
+fn privileged_what_it_may_do() {
+    let it = Fixture::new();
+    let may = |options: &[&str], script: &str| {
+        let script = format!("({script}) >/dev/null 2>&1 && echo yes || echo no");
+        it.sh(options, &script) == "yes\n"
+    };
+    assert!(may(&[], "chown 5 /tmp"));
+    assert!(!may(&["--cap-drop", "ALL"], "chown 5 /tmp"));
+    assert!(may(&["--cap-drop", "ALL", "--cap-add", "chown"], "chown 5 /tmp"));
+    assert!(!may(&[], "mount -t tmpfs x /tmp"));
+    assert!(may(&["--privileged"], "mount -t tmpfs x /tmp"));
+    assert!(may(
+        &["--security-opt", "no-new-privileges"],
+        "grep 'NoNewPrivs:.1' /proc/self/status"
+    ));
+    assert!(may(&["--security-opt", "seccomp=unconfined"], "grep 'Seccomp:.0' /proc/self/status"));
+    assert!(may(&[], "grep 'Seccomp:.2' /proc/self/status"));
+    assert_eq!(it.sh(&["--ulimit", "nofile=77:88"], "ulimit -n; ulimit -Hn"), "77\n88\n");
+    assert_eq!(it.sh(&["--shm-size", "1m"], "df -k /dev/shm | awk 'END { print $2 }'"), "1024\n");
+}
+
+#[test]
+fn privileged_names_are_taken_until_the_container_goes() {
+    let it = Fixture::new();
+    let run = |rest: &[&str]| it.run(&[&["run", "--name", "one"], rest].concat());
+    let first = it.start(&["--name", "one"], ":");
+    assert!(run(&["box"]).err.contains("the name `one` is in use by container"));
+    first.signal(Signal::TERM);
+    first.end();
+    assert_eq!(run(&["box"]).status, Some(0));
+    let again = run(&["box"]);
+    assert_eq!(again.status, Some(125));
+    assert!(again.err.contains("kiln system prune"), "{}", again.err);
+    assert_eq!(it.containers(), 1);
+    let running = it.start(&[], ":");
+    let pruned = it.run(&["system", "prune", "-f"]);
+    assert!(pruned.out.starts_with("Deleted Containers:\n"), "{}", pruned.out);
+    assert_eq!(it.containers(), 1, "the one that runs stays");
+    assert_eq!(run(&["--rm", "box"]).status, Some(0));
+    running.signal(Signal::TERM);
+    running.end();
+    it.assert_clean();
+}
+
+#[test]
+fn privileged_terminal() {
+    let it = Fixture::new();
+    let mut terminal = it.on_terminal(&["run", "--rm", "-it", "-e", "PS1=shell> ", "box", "sh"]);
+    terminal.expect("shell> ");
+    assert!(terminal.is_raw());
+    terminal.send("stty size; tty; echo $TERM; sh -c 'echo sleeps; exec sleep 100'\r");
+    terminal.expect("30 100\r\n/dev/pts/0\r\nxterm\r\nsleeps");
+    terminal.send("\x03");
+    terminal.expect("shell> ");
+    terminal.resize(40, 120);
+    terminal.send("sleep 0.2; stty size\r");
+    terminal.expect("40 120");
+    terminal.send("exit 9\r");
+    assert_eq!(terminal.wait(), Some(9));
+    assert!(!terminal.is_raw());
+
+    // Whatever ends it, the terminal is given back.
+    let mut terminal =
+        it.on_terminal(&["run", "--rm", "-it", "box", "sh", "-c", "echo ready; kill -9 $$"]);
+    assert_eq!(terminal.wait(), Some(137));
+    assert!(!terminal.is_raw());
+
+    // Without -i the terminal stays as it is, and Ctrl-C is a signal.
+    let script = "trap 'echo got it; exit 4' INT; echo ready; while :; do sleep 0.02; done";
+    for options in [&["run", "--rm", "-t", "box"][..], &["run", "--rm", "box"]] {
+        let mut terminal = it.on_terminal(&[options, &["sh", "-c", script]].concat());
+        terminal.expect("ready");
+        assert!(!terminal.is_raw());
+        terminal.send("\x03");
+        terminal.expect("got it");
+        assert_eq!(terminal.wait(), Some(4));
+    }
+
+    let mut terminal = it.on_terminal(&["run", "--rm", "-it", "box", "sh"]);
+    terminal.expect("# ");
+    terminal.hang_up();
+    terminal.wait();
+    it.assert_clean();
+}
+
+#[test]
+fn privileged_a_killed_kiln_leaves_nothing_for_long() {
+    let it = Fixture::new();
+    let mut running = it.start(&["-v", "/data", "--read-only"], "sleep 7654 &");
+    eventually("the other process", || processes("sleep\07654") == 1);
+    assert_eq!(it.containers(), 1);
+    running.child.kill().expect("it runs");
+    running.child.wait().expect("it ends");
+    eventually("the end of the processes", || processes("sleep\07654") == 0);
+    assert_eq!(it.run(&["images", "-q"]).status, Some(0));
+    it.assert_clean();
+
+    // One that was to be kept is, and does not count as running.
+    let script = "echo ready; sleep 100";
+    let mut child = it.kiln(&["run", "--name", "kept", "box", "sh", "-c", script]);
+    let mut child = child.stdout(Stdio::null()).spawn().expect("kiln runs");
+    eventually("the container", || it.containers() == 1 && processes("echo ready; sleep 100") > 1);
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    it.run(&["images"]);
+    assert_eq!(it.containers(), 1);
+    it.run(&["system", "prune", "-f"]);
+    it.assert_clean();
+}
+
+#[test]
+fn privileged_images_leave_and_come_back() {
+    let it = Fixture::new();
+    let saved = it.run(&["save", "-o", "box.tar", "box"]);
+    assert_eq!((saved.out.as_str(), saved.err.as_str(), saved.status), ("", "", Some(0)));
+    let id = it.run(&["images", "-q", "--no-trunc", "box"]).out;
+    it.run(&["rmi", "box"]);
+    it.run(&["system", "prune", "-a", "-f"]);
+    assert_eq!(it.run(&["run", "--rm", "--pull", "never", "box"]).status, Some(125));
+    assert_eq!(it.run(&["load", "-i", "box.tar"]).out, "Loaded image: box:latest\n");
+    assert_eq!(it.run(&["images", "-q", "--no-trunc", "box"]).out, id);
+    assert_eq!(it.sh(&[], "cat /data/seed"), "seed\n");
+    let short = id.trim().trim_start_matches("sha256:").get(..6).expect("an id").to_owned();
+    assert_eq!(it.run(&["run", "--rm", &short]).out, "the command\n");
+    it.run(&["tag", "box", "other:1"]);
+    let oci = it.run(&["save", "--format", "oci", "-o", "two.tar", "box", "other:1"]);
+    assert_eq!((oci.err.as_str(), oci.status), ("", Some(0)));
+    let loaded = it.run(&["load", "-i", "two.tar"]).out;
+    assert_eq!(loaded, "Loaded image: box:latest\nLoaded image: other:1\n");
+}
