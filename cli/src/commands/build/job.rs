@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn platforms_are_parsed_once_each() {
+    fn platforms_are_parsed_in_order() {
         let shown = |given: &[&str]| {
             let given: Vec<String> = given.iter().map(|it| (*it).to_owned()).collect();
             let parsed = platforms(&given, unset).ok()?;
@@ -317,7 +317,7 @@ mod tests {
                     .collect::<Vec<_>>(),
             )
         };
-        let expected = vec!["linux/amd64".to_owned(), "linux/arm64".to_owned()];
+        let expected = ["linux/amd64", "linux/arm64", "linux/amd64"].map(str::to_owned).to_vec();
         assert_eq!(shown(&["linux/amd64", "linux/arm64/v8", "linux/x86_64"]), Some(expected));
         assert_eq!(shown(&["nonsense/a/b/c"]), None);
         assert_eq!(platforms(&[], unset).ok(), Some(vec![Platform::host()]));
