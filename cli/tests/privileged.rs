@@ -90,7 +90,7 @@ fn privileged_orphans_are_reaped() {
     assert_eq!(it.sh(&[], script), "0\n");
     // Those that still run end with the process.
     it.sh(&[], "sleep 7321 & true");
-    assert_eq!(processes("sleep\07321"), 0);
+    assert_eq!(processes("sleep\x007321"), 0);
 }
 
 #[test]
@@ -225,11 +225,11 @@ fn privileged_terminal() {
 fn privileged_a_killed_kiln_leaves_nothing_for_long() {
     let it = Fixture::new();
     let mut running = it.start(&["-v", "/data", "--read-only"], "sleep 7654 &");
-    eventually("the other process", || processes("sleep\07654") == 1);
+    eventually("the other process", || processes("sleep\x007654") == 1);
     assert_eq!(it.containers(), 1);
     running.child.kill().expect("it runs");
     running.child.wait().expect("it ends");
-    eventually("the end of the processes", || processes("sleep\07654") == 0);
+    eventually("the end of the processes", || processes("sleep\x007654") == 0);
     assert_eq!(it.run(&["images", "-q"]).status, Some(0));
     it.assert_clean();
 

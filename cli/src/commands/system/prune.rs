@@ -42,7 +42,10 @@ pub fn run(args: &PruneArgs, globals: &Globals) -> Result<Exit> {
     list("Deleted Images", report.images.clone());
     list("Deleted build cache objects", report.steps.iter().map(|it| it.hex()).collect());
     list("Deleted cache mounts", report.cache_mounts.clone());
-    print::out(&format!("{text}Total reclaimed space: {}\n", show(report.n_bytes + removed.n_bytes)))?;
+    print::out(&format!(
+        "{text}Total reclaimed space: {}\n",
+        show(report.n_bytes + removed.n_bytes)
+    ))?;
     Ok(Exit::Done)
 }
 
