@@ -9,8 +9,8 @@ use crate::{
     progress::Mode,
     values::{
         self, AddHost, Annotation, Call, Output, Pair, Secret, Ssh, Ulimit, annotation::annotation,
-        call::call, host::add_host, isolation::isolation, limit::ulimit, output::output, pair::named, pair::pair,
-        secret::secret, size::size, ssh::ssh,
+        call::call, host::add_host, isolation::isolation, limit::ulimit, output::output,
+        pair::named, pair::pair, secret::secret, size::size, ssh::ssh,
     },
 };
 

@@ -34,13 +34,18 @@ pub fn run(args: &InfoArgs, globals: &Globals) -> Result<Exit> {
         .iter()
         .map(|it| json!({ "Name": it.name, "Found": it.found, "Reason": it.reason }))
         .collect();
+    let better: Vec<Value> = sandbox
+        .better
+        .iter()
+        .map(|(rung, needs)| json!({ "Rung": rung.describe(), "Needs": needs }))
+        .collect();
     let info = json!({
         "Version": env!("CARGO_PKG_VERSION"),
         "Platform": platform.format_all(),
         "Kernel": kernel.release().to_string_lossy(),
         "Root": root.display().to_string(),
         "Mirrors": mirrors,
-        "Sandbox": { "Rung": sandbox.rung.describe(), "Findings": findings },
+        "Sandbox": { "Rung": sandbox.rung.describe(), "Findings": findings, "Better": better },
     });
     let text = match args.format {
         Format::Json => serde_json::to_string_pretty(&info).map_err(Failure::failed)? + "\n",
@@ -70,6 +75,13 @@ pub fn run(args: &InfoArgs, globals: &Globals) -> Result<Exit> {
                     (None, None) => "no".to_owned(),
                 };
                 out += &format!("  {:<18} {answer}\n", it.name);
+            }
+            for it in &better {
+                out += &format!(
+                    "better     {}\n  needs              {}\n",
+                    text(it, "Rung"),
+                    text(it, "Needs")
+                );
             }
             out
         }
