@@ -1,28 +1,126 @@
 //! Variables in the order in which they were last set.
+//!
+//! A Dockerfile of thousands of lines has thousands of states of its variables, each little different from the one before.
+//! So copies share all that they have in common: the variables are the leaves of a tree in which the hash of a name is
+//! the way, four bits for each step, and setting one makes anew only the nodes on its way.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{sync::Arc, vec::Vec};
+use core::fmt;
 
 use crate::expand::Environment;
 
-/// A list of variables; setting one again moves it to the end.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Variables(Vec<(String, String)>);
+/// How many bits of a hash choose the way at a node.
+const STEP_BITS: u32 = 4;
+
+/// A list of variables; setting one again moves it to the end. Copying takes no time.
+#[derive(Clone, Default)]
+pub struct Variables {
+    root: Option<Arc<Node>>,
+    /// How often one was set.
+    n_set: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Node {
+    Branch([Option<Arc<Node>>; 1 << STEP_BITS]),
+    /// Variables whose names have this hash: one, but for accidents.
+    Leaf(u64, Vec<Variable>),
+}
+
+#[derive(Debug, Clone)]
+struct Variable {
+    name: Arc<str>,
+    value: Arc<str>,
+    /// When it was set.
+    number: u64,
+}
 
 impl Variables {
     /// Sets a variable.
     pub fn set(&mut self, name: &str, value: &str) {
-        self.0.retain(|(it, _)| it != name);
-        self.0.push((name.into(), value.into()));
+        let variable = Variable { name: name.into(), value: value.into(), number: self.n_set };
+        self.n_set += 1;
+        insert(&mut self.root, hash(name), 0, variable);
     }
 
     /// Returns a variable's value.
     pub fn value(&self, name: &str) -> Option<&str> {
-        self.0.iter().rev().find(|(it, _)| it == name).map(|(_, value)| value.as_str())
+        let hash = hash(name);
+        let mut node = self.root.as_ref()?;
+        let mut shift = 0;
+        loop {
+            match &**node {
+                Node::Branch(children) => node = children[slot(hash, shift)].as_ref()?,
+                Node::Leaf(_, variables) => {
+                    return variables.iter().find(|it| &*it.name == name).map(|it| &*it.value);
+                }
+            }
+            shift += STEP_BITS;
+        }
     }
 
-    /// Returns all variables in order.
-    pub fn pairs(&self) -> &[(String, String)] {
-        &self.0
+    /// Returns all variables in order, names and values.
+    pub fn pairs(&self) -> Vec<(&str, &str)> {
+        let mut found: Vec<&Variable> = Vec::new();
+        let mut rest: Vec<&Arc<Node>> = self.root.iter().collect();
+        while let Some(node) = rest.pop() {
+            match &**node {
+                Node::Branch(children) => rest.extend(children.iter().flatten()),
+                Node::Leaf(_, variables) => found.extend(variables),
+            }
+        }
+        found.sort_unstable_by_key(|it| it.number);
+        found.into_iter().map(|it| (&*it.name, &*it.value)).collect()
+    }
+}
+
+fn insert(place: &mut Option<Arc<Node>>, new_hash: u64, shift: u32, variable: Variable) {
+    let Some(node) = place else {
+        *place = Some(Arc::new(Node::Leaf(new_hash, alloc::vec![variable])));
+        return;
+    };
+    if let Node::Leaf(old_hash, _) = **node
+        && old_hash != new_hash
+    {
+        let mut children = <[Option<Arc<Node>>; 1 << STEP_BITS]>::default();
+        children[slot(old_hash, shift)] = Some(node.clone());
+        *node = Arc::new(Node::Branch(children));
+    }
+    match Arc::make_mut(node) {
+        Node::Branch(children) => {
+            let place = &mut children[slot(new_hash, shift)];
+            insert(place, new_hash, shift + STEP_BITS, variable);
+        }
+        Node::Leaf(_, variables) => {
+            variables.retain(|it| it.name != variable.name);
+            variables.push(variable);
+        }
+    }
+}
+
+/// The child in which a hash goes on. Hashes that differ part before their bits end.
+fn slot(hash: u64, shift: u32) -> usize {
+    hash.checked_shr(shift).unwrap_or(0) as usize % (1 << STEP_BITS)
+}
+
+/// FNV-1a, whose lower bits are mixed well enough.
+fn hash(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+impl PartialEq for Variables {
+    fn eq(&self, other: &Self) -> bool {
+        self.pairs() == other.pairs()
+    }
+}
+
+impl Eq for Variables {}
+
+impl fmt::Debug for Variables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.pairs()).finish()
     }
 }
 
@@ -32,6 +130,39 @@ impl Environment for Variables {
     }
 
     fn names(&self) -> Vec<&str> {
-        self.0.iter().map(|(name, _)| name.as_str()).collect()
+        self.pairs().into_iter().map(|(name, _)| name).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+
+    use super::*;
+
+    #[test]
+    fn one_set_again_moves_to_the_end_and_copies_stay() {
+        let mut variables = Variables::default();
+        for name in ["a", "b", "c"] {
+            variables.set(name, "1");
+        }
+        let copy = variables.clone();
+        variables.set("a", "2");
+        assert_eq!(variables.pairs(), [("b", "1"), ("c", "1"), ("a", "2")]);
+        assert_eq!(copy.pairs(), [("a", "1"), ("b", "1"), ("c", "1")]);
+        assert_eq!((variables.value("a"), copy.value("a")), (Some("2"), Some("1")));
+        assert_eq!(variables.value("d"), None);
+        assert_ne!(variables, copy);
+    }
+
+    #[test]
+    fn many_are_all_there() {
+        let mut variables = Variables::default();
+        for n in 0..10_000 {
+            variables.set(&format!("NAME_{}", n % 3_000), &format!("{n}"));
+        }
+        assert_eq!(variables.pairs().len(), 3_000);
+        assert_eq!(variables.pairs()[0], ("NAME_1000", "7000"));
+        assert_eq!(variables.value("NAME_999"), Some("9999"));
     }
 }

@@ -11,7 +11,7 @@ use image::{
 };
 use parser::span::Span;
 
-use crate::{facts::ImageQuery, git_url::GitRef, mode::Mode};
+use crate::{env::Variables, facts::ImageQuery, git_url::GitRef, mode::Mode};
 
 /// What is to be done for one platform, and what comes out.
 #[derive(Debug, Clone, PartialEq)]
@@ -131,7 +131,7 @@ pub struct RunOp {
     /// The command line.
     pub args: Vec<String>,
     /// The environment, in order.
-    pub env: Vec<(String, String)>,
+    pub env: Variables,
     /// Proxy variables: given to the command, not part of the key.
     pub proxy_env: Vec<(String, String)>,
     /// The working directory.

@@ -373,9 +373,9 @@ pub(crate) fn default_args(request: &Request, last_stage: Option<&str>) -> Varia
         args.set(&format!("{prefix}VARIANT"), &platform.variant);
     }
     args.set("TARGETSTAGE", request.target.as_deref().or(last_stage).unwrap_or("default"));
-    for name in args.pairs().iter().map(|(name, _)| name.clone()).collect::<Vec<_>>() {
-        if let Some(value) = request.build_args.get(&name) {
-            args.set(&name, value);
+    for (name, _) in args.clone().pairs() {
+        if let Some(value) = request.build_args.get(name) {
+            args.set(name, value);
         }
     }
     args

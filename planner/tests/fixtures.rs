@@ -346,7 +346,7 @@ fn render_run(out: &mut Out, op: &RunOp) {
         network, insecure, hostname, extra_hosts, shm_size, ulimits, cgroup_parent, ..
     } = op;
     out.line(1, format_args!("run {args:?}"));
-    for (name, value) in env {
+    for (name, value) in env.pairs() {
         out.line(2, format_args!("env {name}={value:?}"));
     }
     for (name, value) in proxy_env {

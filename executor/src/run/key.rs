@@ -27,7 +27,7 @@ impl Execution<'_> {
         key.digest("parent", &chain_id(parent.layers()));
         key.texts("args", op.args.iter().map(String::as_str));
         let env: Vec<String> =
-            op.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            op.env.pairs().iter().map(|(name, value)| format!("{name}={value}")).collect();
         key.texts("env", env.iter().map(String::as_str));
         key.text("cwd", &op.cwd);
         key.text("user", &op.user);

@@ -46,11 +46,22 @@ pub fn plan(graph: &StageGraph, facts: &Facts) -> Result<Plan, Vec<PlanError>> {
         image_idx: BTreeMap::new(),
         steps: Vec::new(),
         results: (0..resolved.graph.stages.len()).map(|_| None).collect(),
+        trees: vec![None; resolved.graph.stages.len()],
+        n_heirs: vec![0; resolved.graph.stages.len()],
     };
+    builder.n_heirs[resolved.graph.target] = 1;
+    for &stage_idx in &resolved.reachable {
+        if let Base::Stage(base) = resolved.graph.stages[stage_idx].base {
+            builder.n_heirs[base] += 1;
+        }
+    }
     let mut errors = Vec::new();
     for &stage_idx in resolved.reachable.range(..resolved.graph.n_written) {
         match builder.stage(stage_idx) {
-            Ok(state) => builder.results[stage_idx] = Some(state),
+            Ok(state) => {
+                builder.trees[stage_idx] = Some(state.tree.clone());
+                builder.results[stage_idx] = Some(state);
+            }
             Err(error) => {
                 errors.push(error);
                 // Stages that need this one would only repeat its mistake.
@@ -95,7 +106,13 @@ struct Builder<'a> {
     images: Vec<PlannedImage>,
     image_idx: BTreeMap<ImageQuery, usize>,
     steps: Vec<Step>,
+    /// How each stage ended, as long as another one starts from that.
     results: Vec<Option<StageState>>,
+    /// What each stage made.
+    trees: Vec<Option<Source>>,
+    /// How many stages will still start from a stage, or end the build with it. The last one takes the state, so that in
+    /// a long chain of stages it is not copied over and over.
+    n_heirs: Vec<usize>,
 }
 
 impl Builder<'_> {
@@ -136,10 +153,12 @@ impl Builder<'_> {
         let platform = self.graph.platform(stage_idx).clone();
         let mut state = match &stage.base {
             Base::Stage(base) => {
-                let Some(base) = self.results[*base].as_ref() else {
+                self.n_heirs[*base] = self.n_heirs[*base].saturating_sub(1);
+                let result = &mut self.results[*base];
+                let result = if self.n_heirs[*base] == 0 { result.take() } else { result.clone() };
+                let Some(mut state) = result else {
                     return Err(self.not_yet(&stage.display, &stage.display, stage.span));
                 };
-                let mut state = base.clone();
                 state.is_cmd_set = false;
                 state
             }
@@ -162,8 +181,8 @@ impl Builder<'_> {
 
     /// The tree of a stage, image or named context.
     fn source_of(&mut self, stage_idx: usize) -> Result<Source, PlanError> {
-        if let Some(done) = &self.results[stage_idx] {
-            return Ok(done.tree.clone());
+        if let Some(done) = &self.trees[stage_idx] {
+            return Ok(done.clone());
         }
         let stage = &self.graph.stages[stage_idx];
         match &stage.base {
@@ -230,7 +249,7 @@ impl Builder<'_> {
         let Some(stage_idx) = self.graph.find_from(&from.value) else {
             return Err(self.not_yet(&from.value, &state.display, from.span));
         };
-        if stage_idx < self.graph.n_written && self.results[stage_idx].is_none() {
+        if stage_idx < self.graph.n_written && self.trees[stage_idx].is_none() {
             return Err(self.not_yet(&from.value, &state.display, from.span));
         }
         self.source_of(stage_idx)

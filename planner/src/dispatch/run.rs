@@ -50,7 +50,7 @@ impl Builder<'_> {
         let mounts = self.mounts(state, run)?;
         let op = RunOp {
             args: args.clone(),
-            env: state.env.pairs().to_vec(),
+            env: state.env.clone(),
             proxy_env: self.proxy_env(state),
             cwd: workdir::join("/", &state.config.config.working_dir),
             user: state.config.config.user.clone(),

@@ -322,7 +322,7 @@ impl<'a> Walk<'a> {
     ) {
         for name in unmatched.iter().filter(|it| !args.contains_key(*it)) {
             let known = args.keys().map(String::as_str);
-            let options = known.chain(self.globals.pairs().iter().map(|(name, _)| name.as_str()));
+            let options = known.chain(self.globals.pairs().into_iter().map(|(name, _)| name));
             let hint = suggest(name, options, true);
             let hint = hint.map_or(String::new(), |it| format!(" (did you mean {it}?)"));
             let detail = format!("FROM argument '{name}' is not declared{hint}");
@@ -373,7 +373,8 @@ impl<'a> Walk<'a> {
             }
         }
         let hint = || {
-            let options: Vec<&str> = self.globals.pairs().iter().map(|it| it.0.as_str()).collect();
+            let options: Vec<&str> =
+                self.globals.pairs().into_iter().map(|(name, _)| name).collect();
             let found = unmatched.iter().find_map(|it| suggest(it, options.iter().copied(), true));
             found.map_or(String::new(), |it| format!(" (did you mean {it}?)"))
         };

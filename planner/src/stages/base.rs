@@ -183,7 +183,7 @@ fn suggest_variable<'a>(
     args: &Variables,
 ) -> PlanError {
     let Some(name) = unmatched.next() else { return error };
-    let known = args.pairs().iter().map(|(name, _)| name.as_str());
+    let known = args.pairs().into_iter().map(|(name, _)| name);
     match suggest(name, known, true) {
         Some(close) => {
             error.with_hint(format!("`{name}` is not set here: did you mean `{close}`?"))
