@@ -41,6 +41,8 @@ pub enum ExecutorError {
     UnknownOwner { owner: String, file: String },
     #[error("failed to write layer at `{path}`")]
     WriteLayer { path: String, source: image::error::LayerError },
+    #[error("the disk of the store `{}` is full", store.display())]
+    StoreFull { store: PathBuf, source: Box<ExecutorError> },
     #[error("failed to write `{}`", path.display())]
     Write { path: PathBuf, source: io::Error },
     #[error("failed to encode a document")]
@@ -98,6 +100,9 @@ impl ExecutorError {
                 "take the pattern out of the ignore file, or add a line with `!` for this path"
             }
             Self::NotAFolder { .. } => "a folder cannot be copied over a file or through a link",
+            Self::StoreFull { .. } => {
+                "free some space, for example with `kiln system prune`, or name another store with KILN_ROOT"
+            }
             Self::UnknownOwner { .. } => "use numbers, for example `--chown=1000:1000`",
             Self::ExitCode { out_of_memory: true, .. }
             | Self::Signal { out_of_memory: true, .. } => "the kernel ended it for want of memory",
@@ -133,6 +138,7 @@ impl ExecutorError {
             Self::FolderInTheWay { .. } => "folder-in-the-way",
             Self::BadArchive { .. } => "bad-archive",
             Self::UnknownOwner { .. } => "unknown-owner",
+            Self::StoreFull { .. } => "store-full",
             Self::WriteLayer { .. } | Self::Write { .. } => "write-failed",
             Self::Encode { .. } | Self::Document { .. } => "bad-document",
             Self::Layer(_) => "bad-layer",

@@ -177,7 +177,7 @@ impl<'a> Execution<'a> {
                 record
             }
             Ok((record, false)) => task.end(Ok(record))?,
-            Err(error) => return task.end(Err(error)),
+            Err(error) => return task.end(Err(self.session.of_full_disk(error))),
         };
         let layer = StepLayer {
             layer: record.layer,

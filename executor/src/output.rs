@@ -197,6 +197,8 @@ impl Session {
         let mut platforms = Vec::new();
         let mut descriptors = Vec::new();
         for image in images {
+            // An image in the store is whole: it runs without the registry that its base came from.
+            self.ensure_layers(&image.layers, None)?;
             let mut layers = Vec::with_capacity(image.layers.len());
             for layer in &image.layers {
                 layers.push(self.kept_blob(layer, options, task)?);

@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use cache::Store;
@@ -28,6 +28,9 @@ pub enum Secret {
     /// A value.
     Value(Vec<u8>),
 }
+
+/// How often a wait for the network looks whether the build has to stop.
+const CANCEL_POLL: Duration = Duration::from_millis(50);
 
 /// What a build works with.
 pub struct Session {
@@ -86,7 +89,7 @@ impl Session {
         }
     }
 
-    /// Runs something asynchronous to its end. The runtime is made at the first call.
+    /// Runs something asynchronous to its end, or until the build has to stop. The runtime is made at the first call.
     pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> Result<T, ExecutorError> {
         if self.runtime.get().is_none() {
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -97,9 +100,36 @@ impl Session {
             let _ = self.runtime.set(runtime);
         }
         match self.runtime.get() {
-            Some(runtime) => Ok(runtime.block_on(future)),
+            Some(runtime) => runtime.block_on(async {
+                let stopped = async {
+                    while !self.cancel.is_canceled() {
+                        tokio::time::sleep(CANCEL_POLL).await;
+                    }
+                };
+                tokio::select! {
+                    result = future => Ok(result),
+                    () = stopped => Err(ExecutorError::Canceled),
+                }
+            }),
             None => Err(ExecutorError::Runtime { source: std::io::ErrorKind::NotFound.into() }),
         }
+    }
+
+    /// Says of an error that the disk of the store is full, if that is behind it.
+    pub(crate) fn of_full_disk(&self, error: ExecutorError) -> ExecutorError {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(it) = cause {
+            let kind = it.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            if matches!(
+                kind,
+                Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+            ) {
+                let store = self.store.root().to_owned();
+                return ExecutorError::StoreFull { store, source: Box::new(error) };
+            }
+            cause = it.source();
+        }
+        error
     }
 
     /// Begins a task of the progress display.

@@ -149,7 +149,7 @@ pub fn planned(
 
 fn session(job: &Job, globals: &Globals, listener: Listener) -> Result<Session> {
     let config = globals.config()?;
-    let store = cache::Store::open(&globals.store_root(&config)?).or_failed()?;
+    let store = globals.store_of(&config)?;
     let client = Client::new(
         config.registries(),
         Credentials::from_environment(|name| std::env::var_os(name)),
