@@ -5,6 +5,7 @@
 //! ```text
 //! # a comment
 //! file NAME TEXT      makes a file, `\n` in TEXT is a newline
+//! link NAME TARGET    makes a symbolic link
 //! env NAME=VALUE      sets a variable for the commands that follow
 //! stdin TEXT          is the standard input of the next command
 //! kiln ARG…           runs a command; 'an argument in quotes' may hold blanks
@@ -62,6 +63,12 @@ fn check(case: &str) -> String {
                 let path = folder.path().join(name);
                 fs::create_dir_all(path.parent().expect("it is in the folder")).expect("made");
                 fs::write(path, text.replace("\\n", "\n")).expect("written");
+            }
+            "link" => {
+                let (name, target) = rest.split_once(' ').expect("NAME TARGET");
+                let path = folder.path().join(name);
+                fs::create_dir_all(path.parent().expect("it is in the folder")).expect("made");
+                std::os::unix::fs::symlink(target, path).expect("made");
             }
             "env" => env.push(rest.split_once('=').expect("NAME=VALUE")),
             "stdin" => stdin = rest.replace("\\n", "\n"),
