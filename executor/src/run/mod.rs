@@ -90,8 +90,13 @@ impl Execution<'_> {
         let args = op.args.iter().map(|it| os(it));
         let mut spec = Spec::new(root, args);
         let proxies = op.proxy_env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        spec.env =
-            op.env.pairs().into_iter().chain(proxies).map(|(name, value)| (os(name), os(value))).collect();
+        spec.env = op
+            .env
+            .pairs()
+            .into_iter()
+            .chain(proxies)
+            .map(|(name, value)| (os(name), os(value)))
+            .collect();
         spec.cwd = PathBuf::from(os(&op.cwd));
         spec.create_cwd = true;
         spec.user = op.user.clone();

@@ -21,9 +21,9 @@ use reqwest::{
 use tokio::sync::{OnceCell, Semaphore};
 
 pub use self::answer::http_date;
-pub use self::tls::WebClients;
 pub(crate) use self::answer::{address, interrupted, message, read_body, read_message, shown};
 use self::tls::Clients;
+pub use self::tls::WebClients;
 use crate::{
     auth::{
         Credentials,
