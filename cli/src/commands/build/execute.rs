@@ -1,17 +1,15 @@
 //! The call into the executor: Dockerfile and contexts in, image and outputs out.
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use anyhow::anyhow;
 use executor::{
-    ArchiveFormat, Built, Context, ExecutorError, ExportOptions, Secret, Session, StepError,
+    Context, ExecutorError, Secret, Session, StepError,
     event::{Event, Listener},
 };
-use image::{ImageRef, compress, document::Descriptor};
 use planner::{
     facts::Facts,
     git_url::GitRef,
@@ -22,18 +20,19 @@ use planner::{
 use registry::{Client, Credentials};
 
 use super::{
+    frontend,
     input::{self, Dockerfile},
     job::Job,
-    lint,
-    report::{Finished, FinishedImage},
+    lint, outputs,
+    report::Finished,
 };
 use crate::{
     commands::Globals,
     exit::Exit,
-    failure::{Failure, OrFail, Result},
+    failure::{Failure, Result},
     progress::Mode,
     render::{self, Diagnostic, Severity, Source},
-    values::{AnnotationKind, Compression, Dest, Output, OutputKind, SecretSource},
+    values::SecretSource,
 };
 
 /// Dockerfiles and ignore files are never longer.
@@ -87,7 +86,7 @@ fn build(job: &mut Job, session: &mut Session, warnings: &mut Vec<Warning>) -> R
         return Err(shown(source, &diagnostics, Exit::Failed));
     }
     let images = session.build(&plans, &facts).map_err(|error| step_failure(source, &error))?;
-    let image = write_outputs(job, session, &images)?;
+    let image = outputs::write(job, session, &images)?;
     Ok(Finished { image, build: Some(session.build_id.clone()) })
 }
 
@@ -116,6 +115,7 @@ pub fn planned(
 ) -> Result<Planned> {
     let Opened { name, text, ignored } = contexts(job, session)?;
     let source = Source { name: &name, text: &text };
+    frontend::check(source, &job.requests[0])?;
     let (dockerfile, mistakes) = parser::parse(&text);
     let mut facts = Facts { ignored, ..Facts::default() };
     let plans: Result<Vec<Plan>> = match mistakes.is_empty() {
@@ -339,146 +339,6 @@ fn plan(
             shown(source, &[diagnostic], Exit::Failed)
         })?;
     }
-}
-
-fn write_outputs(job: &Job, session: &Session, images: &[Built]) -> Result<Option<FinishedImage>> {
-    let mut finished = None;
-    for output in &job.outputs {
-        let mut names = job.names.clone();
-        for name in &output.names {
-            let name = ImageRef::parse(name).or_input()?.with_default_tag();
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
-        let options = options(job, output);
-        let is_split = output.platform_split.unwrap_or(images.len() > 1 || job.index_of_one);
-        let target = match output.kind {
-            OutputKind::Image => Some(image_output(session, images, output, &names, &options)?),
-            OutputKind::Docker | OutputKind::Oci if output.dest.is_none() => {
-                Some(session.keep(images, &names, &options).map_err(failed)?.target)
-            }
-            OutputKind::Docker | OutputKind::Oci => {
-                let export = session.export(images, &options).map_err(failed)?;
-                let target = export.root_descriptor().or_failed()?;
-                let format = match output.kind {
-                    OutputKind::Docker => ArchiveFormat::Docker,
-                    _ => ArchiveFormat::Oci,
-                };
-                match &output.dest {
-                    Some(Dest::Path(folder)) if !output.tar => {
-                        session.write_layout(export, &names, folder).map_err(failed)?;
-                    }
-                    dest => {
-                        to_file(dest.as_ref(), |out| {
-                            session.write_archive(export, &names, format, out)
-                        })?;
-                    }
-                }
-                Some(target)
-            }
-            OutputKind::Local => {
-                let Some(Dest::Path(folder)) = &output.dest else {
-                    return Err(Failure::input(anyhow!("`type=local` needs a folder"))
-                        .hint("add `dest=FOLDER`"));
-                };
-                session.write_folder(images, folder, is_split).map_err(failed)?;
-                None
-            }
-            OutputKind::Tar => {
-                to_file(output.dest.as_ref(), |out| session.write_tar(images, is_split, out))?;
-                None
-            }
-        };
-        if let (Some(target), Some(first)) = (target, images.first()) {
-            finished = Some(FinishedImage { target, config: first.id.0, names });
-        }
-    }
-    Ok(finished)
-}
-
-fn image_output(
-    session: &Session,
-    images: &[Built],
-    output: &Output,
-    names: &[ImageRef],
-    options: &ExportOptions,
-) -> Result<Descriptor> {
-    if !output.push {
-        return Ok(session.keep(images, names, options).map_err(failed)?.target);
-    }
-    let options = ExportOptions {
-        compression: options.compression.or(Some(compress::Compression::GZIP)),
-        ..options.clone()
-    };
-    let export = session.export(images, &options).map_err(failed)?;
-    session.push(&export, names).map_err(failed)?;
-    let record = session.keep(images, names, &options).map_err(failed)?;
-    Ok(record.target)
-}
-
-fn options(job: &Job, output: &Output) -> ExportOptions {
-    let is_archive =
-        matches!(output.kind, OutputKind::Oci | OutputKind::Docker) && output.dest.is_some();
-    let compression = match output.compression {
-        Some(Compression::Uncompressed) => Some(compress::Compression::Uncompressed),
-        Some(Compression::Gzip) => Some(match output.compression_level {
-            Some(level) => compress::Compression::Gzip { level },
-            None => compress::Compression::GZIP,
-        }),
-        Some(Compression::Zstd) => Some(match output.compression_level {
-            Some(level) => compress::Compression::Zstd { level },
-            None => compress::Compression::ZSTD,
-        }),
-        None => is_archive.then_some(compress::Compression::GZIP),
-    };
-    let mut options = ExportOptions {
-        compression,
-        force_compression: output.force_compression,
-        as_index: job.index_of_one,
-        ..ExportOptions::default()
-    };
-    for annotation in job.annotations.iter().chain(&output.annotations) {
-        for (kind, _) in &annotation.targets {
-            let place = match kind {
-                AnnotationKind::Manifest => &mut options.annotations,
-                AnnotationKind::Index => &mut options.index_annotations,
-                AnnotationKind::ManifestDescriptor | AnnotationKind::IndexDescriptor => {
-                    &mut options.descriptor_annotations
-                }
-            };
-            place.insert(annotation.key.clone(), annotation.value.clone());
-        }
-    }
-    options
-}
-
-/// Writes to standard output, or to a file that gets its name when it is whole.
-pub(crate) fn to_file(
-    dest: Option<&Dest>,
-    write: impl FnOnce(&mut dyn Write) -> std::result::Result<(), ExecutorError>,
-) -> Result<()> {
-    match dest {
-        None | Some(Dest::Stdout) => write(&mut io::stdout().lock()).map_err(failed),
-        Some(Dest::Path(path)) => {
-            let folder =
-                path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let failed_at = |source: io::Error| ExecutorError::Write { path: path.clone(), source };
-            let mut file = tempfile::Builder::new()
-                .prefix(".kiln-")
-                .tempfile_in(folder)
-                .map_err(|source| failed(failed_at(source)))?;
-            write(file.as_file_mut()).map_err(failed)?;
-            readable(file.as_file()).map_err(|source| failed(failed_at(source)))?;
-            file.persist(path).map_err(|error| failed(failed_at(error.error)))?;
-            Ok(())
-        }
-    }
-}
-
-fn readable(file: &fs::File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(fs::Permissions::from_mode(0o644))
 }
 
 fn of_plan(error: &planner::PlanError) -> Diagnostic {
