@@ -6,6 +6,7 @@
 
 mod answer;
 mod tls;
+mod verifier;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

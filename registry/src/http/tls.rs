@@ -17,6 +17,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 
+use super::verifier::Verifier;
 use crate::{
     config::{Endpoint, KeyPair, Limits, Transport, host_name, is_loopback},
     error::{Error, Result},
@@ -152,8 +153,11 @@ fn tls_config(endpoint: &Endpoint, own: bool) -> Result<ClientConfig> {
     if let Some(bundle) = system_bundle(|name| env::var_os(name).map(PathBuf::from)) {
         roots.add_parsable_certificates(certificates(&bundle)?);
     }
+    let mut configured = Vec::new();
     for path in authorities(endpoint)? {
-        let (n_added, _) = roots.add_parsable_certificates(certificates(&path)?);
+        let found = certificates(&path)?;
+        let (n_added, _) = roots.add_parsable_certificates(found.iter().cloned());
+        configured.extend(found);
         if n_added == 0 {
             return Err(Error::BadFile {
                 path,
@@ -164,10 +168,14 @@ fn tls_config(endpoint: &Endpoint, own: bool) -> Result<ClientConfig> {
     if roots.is_empty() {
         return Err(Error::NoAuthorities { address: endpoint.host.clone() });
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+    let provider = Arc::new(default_provider());
+    let verifier = Verifier::new(roots, configured, Arc::clone(&provider))
+        .map_err(|error| setup(endpoint, error))?;
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| setup(endpoint, error))?
-        .with_root_certificates(roots);
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
     match key_pairs(endpoint)?.into_iter().next().filter(|_| own) {
         None => Ok(config.with_no_client_auth()),
         Some(pair) => {
