@@ -316,10 +316,7 @@ impl Error {
                 "check the network and the proxy settings, or set `mirrors` in the table `[registry.\"…\"]` of kiln's \
                  config.toml if `{address}` cannot be reached from here"
             ),
-            Self::Untrusted { address, .. } => format!(
-                "name the authority's certificate with `ca = [\"FILE\"]` in `[registry.\"{address}\"]`, or allow any \
-                 certificate with `insecure = true`"
-            ),
+            Self::Untrusted { address, source } => untrusted_hint(address, &causes(source)),
             Self::PlainHttp { address, .. } => format!("set `http = true` in `[registry.\"{address}\"]`"),
             Self::RateLimited { retry_after: Some(pause), .. } => {
                 format!("it asks to wait {} seconds; logging in may raise the limit", pause.as_secs())
@@ -382,6 +379,57 @@ impl Error {
             }
             Self::Status { status, .. } => status.to_string(),
             other => other.code().replace('-', " "),
+        }
+    }
+}
+
+/// Returns the messages of `error` and of all that caused it, in one text to search.
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+/// Says what to do about a certificate that was refused with these `causes`: the words are those of rustls.
+fn untrusted_hint(address: &str, causes: &str) -> String {
+    let allow_any =
+        format!("allow any certificate with `insecure = true` in `[registry.\"{address}\"]`");
+    if causes.contains("not valid for name") {
+        return format!(
+            "use a name that is in the certificate, get one with this name as its subjectAltName, or {allow_any}"
+        );
+    }
+    if causes.contains("certificate expired") || causes.contains("certificate not valid yet") {
+        return format!("check this machine's clock, ask for a new certificate, or {allow_any}");
+    }
+    format!(
+        "name the certificate of the registry or of its authority with `ca = [\"FILE\"]` in \
+         `[registry.\"{address}\"]`, or allow any with `insecure = true` there"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_about_certificates_follow_the_cause() {
+        let hint = |causes: &str| untrusted_hint("r.example.com:5000", causes);
+        for (causes, expected) in [
+            ("invalid peer certificate: certificate not valid for name \"a\"", "subjectAltName"),
+            ("invalid peer certificate: certificate expired: verification time 2", "clock"),
+            ("invalid peer certificate: certificate not valid yet: verification time 1", "clock"),
+            ("invalid peer certificate: UnknownIssuer", "`ca = [\"FILE\"]`"),
+            ("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))", "`ca = [\"FILE\"]`"),
+        ] {
+            let hint = hint(causes);
+            assert!(hint.contains(expected), "{causes}: {hint}");
+            assert!(hint.contains("[registry.\"r.example.com:5000\"]"), "{hint}");
         }
     }
 }

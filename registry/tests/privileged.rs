@@ -65,6 +65,20 @@ impl Registry {
         registry
     }
 
+    /// Starts a registry that speaks HTTPS with the `server.pem` and `server.key` that `make` puts into its folder.
+    fn start_tls(make: impl Fn(&Path)) -> Self {
+        Self::start(|folder| {
+            make(folder);
+            let file = |name| folder.join(name).display().to_string();
+            let tls = format!(
+                "  tls: {{certificate: {}, key: {}}}",
+                file("server.pem"),
+                file("server.key")
+            );
+            (tls, String::new())
+        })
+    }
+
     fn name(&self, rest: &str) -> ImageRef {
         ImageRef::parse(&format!("{}/{rest}", self.host)).expect("the name is valid")
     }
@@ -147,13 +161,7 @@ async fn privileged_registry_with_passwords() {
 
 #[tokio::test]
 async fn privileged_registry_with_its_own_authority() {
-    let registry = Registry::start(|folder| {
-        make_certificates(folder);
-        let tls = "  tls: {certificate: CERT, key: KEY}"
-            .replace("CERT", &folder.join("server.pem").display().to_string())
-            .replace("KEY", &folder.join("server.key").display().to_string());
-        (tls, String::new())
-    });
+    let registry = Registry::start_tls(make_certificates);
     let host = &registry.host;
     let table = |lines: &str| config(&format!("[registry.\"{host}\"]\n{lines}"));
     let ca = registry.folder.path().join("ca.pem");
@@ -181,15 +189,66 @@ async fn privileged_registry_with_its_own_authority() {
     assert!(plain.ping(host).await.is_err(), "it does not speak plain HTTP");
 }
 
+#[tokio::test]
+async fn privileged_registry_with_a_self_signed_certificate() {
+    let registry = Registry::start_tls(|folder| self_signed(folder, "IP:127.0.0.1", "20990101"));
+    let host = &registry.host;
+    let client = |lines: &str| {
+        Client::new(config(&format!("[registry.\"{host}\"]\n{lines}")), Credentials::none())
+    };
+    let folder = registry.folder.path();
+    let own = folder.join("server.pem");
+    round_trip(&client(&format!("ca = [{own:?}]")), &registry).await;
+
+    // As in /etc/docker/certs.d/HOST.
+    let certs = folder.join("certs.d");
+    fs::create_dir(&certs).expect("a folder can be made");
+    fs::copy(&own, certs.join("ca.crt")).expect("writable");
+    client(&format!("tlsconfigdir = [{certs:?}]")).ping(host).await.expect("it is configured");
+
+    // Among others in one file.
+    let other = tempfile::tempdir().expect("a folder can be made");
+    self_signed(other.path(), "IP:127.0.0.1", "20990101");
+    let other_pem = other.path().join("server.pem");
+    let both = folder.join("both.pem");
+    let texts = [&other_pem, &own].map(|it| fs::read_to_string(it).expect("readable"));
+    fs::write(&both, texts.concat()).expect("writable");
+    client(&format!("ca = [{both:?}]")).ping(host).await.expect("it is configured");
+
+    for lines in ["http = false".to_owned(), format!("ca = [{other_pem:?}]")] {
+        assert_untrusted(&client(&lines), host, "ca = [").await;
+    }
+    // What is configured for one registry says nothing about another.
+    let text = format!("[registry.\"{host}\"]\nhttp = false\n[registry.\"other\"]\nca = [{own:?}]");
+    assert_untrusted(&Client::new(config(&text), Credentials::none()), host, "ca = [").await;
+}
+
+#[tokio::test]
+async fn privileged_self_signed_certificates_are_read() {
+    for (names, end, hint) in [
+        ("DNS:registry.example.com,IP:127.0.0.2", "20990101", "subjectAltName"),
+        ("IP:127.0.0.1", "20210101", "clock"),
+    ] {
+        let registry = Registry::start_tls(|folder| self_signed(folder, names, end));
+        let host = &registry.host;
+        let ca = registry.folder.path().join("server.pem");
+        let table = format!("[registry.\"{host}\"]\nca = [{ca:?}]");
+        assert_untrusted(&Client::new(config(&table), Credentials::none()), host, hint).await;
+    }
+}
+
+/// Demands an error that names the registry, and a hint with `hint` in it.
+async fn assert_untrusted(client: &Client, host: &str, hint: &str) {
+    let error = client.ping(host).await.expect_err("the certificate is not to be trusted");
+    assert_eq!(error.code(), "untrusted-certificate", "{error:?}");
+    assert!(error.to_string().contains(host), "{error}");
+    assert!(error.hint().is_some_and(|it| it.contains(hint)), "{:?}", error.hint());
+}
+
 /// Makes an authority, and a certificate of it for 127.0.0.1.
 fn make_certificates(folder: &Path) {
-    let openssl = |args: &[&str]| {
-        let output = Command::new("openssl").args(args).current_dir(folder).output();
-        let output = output.expect("install the package openssl (apt-get install openssl)");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
-    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
     openssl(
+        folder,
         &[
             &[
                 "req",
@@ -203,34 +262,65 @@ fn make_certificates(folder: &Path) {
                 "-out",
                 "ca.pem",
             ],
-            &key[..],
+            KEY,
         ]
         .concat(),
     );
     openssl(
-        &[
-            &["req", "-subj", "/CN=registry", "-keyout", "server.key", "-out", "server.csr"],
-            &key[..],
-        ]
-        .concat(),
+        folder,
+        &[&["req", "-subj", "/CN=registry", "-keyout", "server.key", "-out", "server.csr"], KEY]
+            .concat(),
     );
     let mut extensions = fs::File::create(folder.join("extensions")).expect("writable");
     extensions.write_all(b"subjectAltName=IP:127.0.0.1\n").expect("writable");
-    openssl(&[
-        "x509",
-        "-req",
-        "-in",
-        "server.csr",
-        "-CA",
-        "ca.pem",
-        "-CAkey",
-        "ca.key",
-        "-CAcreateserial",
-        "-days",
-        "2",
-        "-extfile",
-        "extensions",
-        "-out",
-        "server.pem",
-    ]);
+    openssl(
+        folder,
+        &[
+            "x509",
+            "-req",
+            "-in",
+            "server.csr",
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            "extensions",
+            "-out",
+            "server.pem",
+        ],
+    );
+}
+
+/// Makes a self-signed certificate as `openssl req -x509` does, for these subjectAltNames, valid from 2020 to `end` (YYYYMMDD).
+fn self_signed(folder: &Path, names: &str, end: &str) {
+    let names = format!("subjectAltName={names}");
+    let request = ["req", "-subj", "/CN=registry", "-keyout", "server.key", "-out", "server.csr"];
+    let extensions = ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", &names];
+    openssl(folder, &[&request, KEY, &extensions].concat());
+    // Only `openssl ca` takes dates in the past.
+    let settings = "[ca]\ndefault_ca = self\n[self]\ndatabase = issued\nrand_serial = yes\nnew_certs_dir = .\n\
+                    default_md = sha256\npolicy = any\ncopy_extensions = copy\n[any]\ncommonName = supplied\n";
+    fs::write(folder.join("ca.cnf"), settings).expect("writable");
+    fs::write(folder.join("issued"), "").expect("writable");
+    let end = format!("{end}000000Z");
+    let sign =
+        ["ca", "-batch", "-notext", "-config", "ca.cnf", "-selfsign", "-keyfile", "server.key"];
+    let files = ["-in", "server.csr", "-out", "server.pem"];
+    openssl(
+        folder,
+        &[&sign[..], &files, &["-startdate", "20200101000000Z", "-enddate", &end]].concat(),
+    );
+}
+
+/// What `openssl req` needs to make a key.
+const KEY: &[&str] = &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+
+fn openssl(folder: &Path, args: &[&str]) {
+    let output = Command::new("openssl").args(args).current_dir(folder).output();
+    let output = output.expect("install the package openssl (apt-get install openssl)");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -32,7 +32,7 @@ use crate::{
         token::{Authorizer, Grant},
     },
     config::{Endpoint, Limits, Transport, host_name, is_private},
-    error::{Error, Result},
+    error::{Error, Result, causes},
 };
 
 const MAX_REDIRECTS: usize = 10;
@@ -406,12 +406,7 @@ impl Host {
 /// Tells the ways apart in which a request got no answer.
 fn connection_error(request: &Request, url: &Url, error: reqwest::Error) -> Error {
     let error = error.without_url();
-    let mut causes = String::new();
-    let mut cause: Option<&dyn std::error::Error> = Some(&error);
-    while let Some(it) = cause {
-        causes.push_str(&it.to_string());
-        cause = it.source();
-    }
+    let causes = causes(&error);
     let address = address(url);
     let source = Box::new(error);
     if causes.contains("certificate") {

@@ -49,10 +49,7 @@ impl Verifier {
     fn dates_come_first(&self, certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
         let never = UnixTime::since_unix_epoch(Duration::MAX);
         let answer = self.ordinary.verify_server_cert(certificate, &[], name, &[], never);
-        matches!(
-            answer,
-            Err(Error::InvalidCertificate(CertificateError::ExpiredContext { .. }))
-        )
+        matches!(answer, Err(Error::InvalidCertificate(CertificateError::ExpiredContext { .. })))
     }
 }
 
