@@ -7,7 +7,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt, sync::atomic::Ordering};
 
-use rustix::process::geteuid;
+use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::{error::StoreError, files, store::Store};
 
@@ -17,12 +17,12 @@ const INITIAL_NAMESPACE: u64 = 0xEFFF_FFFD;
 impl Store {
     /// Tells whether this process can give files to any owner that an image may name; if not, it makes no trees of images.
     pub fn can_own(&self) -> bool {
-        geteuid().is_root()
+        capabilities(None).is_ok_and(|it| it.effective.contains(CapabilitySet::CHOWN))
     }
 
     /// Fails if the trees of this store were made by somebody who sees ids differently. Looked up once.
     pub(crate) fn check_owners(&self) -> Result<(), StoreError> {
-        // Who is not root makes files of his own only, which are root's in his user namespace.
+        // Who cannot give files away makes files of his own only, which are root's in his user namespace.
         if !self.can_own() || self.inner.owners_are_checked.load(Ordering::Relaxed) {
             return Ok(());
         }

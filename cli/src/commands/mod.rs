@@ -121,11 +121,9 @@ fn isolation(command: &Command) -> Option<sandbox::Isolation> {
         Command::Build(args) => Some(args.isolation),
         Command::Plan(args) => Some(args.build.isolation),
         Command::Run(args) => Some(args.isolation),
-        Command::Save(_)
-        | Command::Load(_)
-        | Command::Push(_)
-        | Command::Rmi(_)
-        | Command::System(_) => Some(sandbox::Isolation::Auto),
+        Command::Save(_) | Command::Load(_) | Command::Push(_) | Command::System(_) => {
+            Some(sandbox::Isolation::Auto)
+        }
         _ => None,
     }
 }
