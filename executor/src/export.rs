@@ -23,18 +23,19 @@ use crate::{
 };
 
 /// Writes what is in the folder `path` of a tree (or the file at `path`) into the folder `dest`. Owners are kept with
-/// `keep_owners`, else everything is the caller's.
+/// `keep_owners`, else everything is the caller's. Times later than `latest` are brought down to it.
 pub(crate) fn write_folder(
     tree: &Tree,
     path: &[u8],
     dest: &Path,
     keep_owners: bool,
+    latest: Option<i64>,
 ) -> Result<(), ExecutorError> {
     let root = tree.resolve(path, true)?;
     let Some(node) = tree.lookup(&root)? else {
         return Err(ExecutorError::NotFound { path: lossy(&root) });
     };
-    let mut writer = FolderWriter { tree, keep_owners, first_names: HashMap::new() };
+    let mut writer = FolderWriter { tree, keep_owners, latest, first_names: HashMap::new() };
     if node.is_dir() {
         fs::create_dir_all(dest).map_err(|source| failed(dest, source))?;
         writer.children(&root, dest)
@@ -50,6 +51,7 @@ fn failed(path: &Path, source: io::Error) -> ExecutorError {
 struct FolderWriter<'a> {
     tree: &'a Tree,
     keep_owners: bool,
+    latest: Option<i64>,
     first_names: HashMap<FileId, PathBuf>,
 }
 
@@ -116,13 +118,21 @@ impl FolderWriter<'_> {
         if !matches!(node.kind, Kind::Symlink { .. }) {
             fs::set_permissions(dest, fs::Permissions::from_mode(node.mode)).map_err(failed)?;
         }
-        set_time(dest, node.mtime).map_err(failed)
+        set_time(dest, clamped(node.mtime, self.latest)).map_err(failed)
     }
 }
 
 fn node_at(path: &Path, kind: FileType, major: u32, minor: u32) -> io::Result<()> {
     let device = rustix::fs::makedev(major, minor);
     Ok(rustix::fs::mknodat(CWD, path, kind, Mode::from_raw_mode(0o600), device)?)
+}
+
+/// A time, or the latest that is allowed.
+fn clamped(time: Time, latest: Option<i64>) -> Time {
+    match latest {
+        Some(latest) if time.secs >= latest => Time { secs: latest, nanos: 0 },
+        _ => time,
+    }
 }
 
 fn set_time(path: &Path, time: Time) -> io::Result<()> {
@@ -161,14 +171,13 @@ fn tar_children<W: Write>(
                 None => drop(first_names.insert(id.clone(), written.clone())),
             }
         }
-        let secs = latest.map_or(node.mtime.secs, |latest| node.mtime.secs.min(latest));
         let entry = Entry {
             path: written.clone(),
             kind,
             mode: node.mode,
             uid: node.uid,
             gid: node.gid,
-            mtime: Time { secs, nanos: 0 },
+            mtime: Time { nanos: 0, ..clamped(node.mtime, latest) },
             xattrs: node.xattrs.clone(),
         };
         let mut data: Box<dyn io::Read + Send> = match entry.kind {

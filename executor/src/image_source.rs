@@ -68,14 +68,19 @@ impl Session {
         platform: &Platform,
     ) -> Result<ImageFact, ExecutorError> {
         if !self.pull
-            && let Some(fact) = self.stored_fact(name, platform)?
+            && let Some(fact) = self.stored_fact(name, platform, false)?
         {
             return Ok(fact);
         }
         let task = self.task(format!("[internal] load metadata for {name}"));
         let result = self.remote_fact(name, platform);
         match (result, self.pull) {
-            (Err(error), true) => match self.stored_fact(name, platform) {
+            // As with a registry: the only platform there is will do, and the lint says that it is another.
+            (Err(error), false) => match self.stored_fact(name, platform, true) {
+                Ok(Some(fact)) => task.end(Ok(fact)),
+                _ => task.end(Err(error)),
+            },
+            (Err(error), true) => match self.stored_fact(name, platform, false) {
                 // Offline with --pull: better an image that may be old than none, but say so.
                 Ok(Some(fact)) if is_unreachable(&error) => {
                     task.warn(format!(
@@ -93,10 +98,13 @@ impl Session {
         &self,
         name: &ImageRef,
         platform: &Platform,
+        any_platform: bool,
     ) -> Result<Option<ImageFact>, ExecutorError> {
         let Some(found) = self.store.resolve(&name.to_string())? else { return Ok(None) };
         let matcher = platform.only();
-        let best = found.record.platforms.iter().filter(|it| matcher.matches(&it.platform));
+        let platforms = &found.record.platforms;
+        let is_only = any_platform && platforms.len() == 1;
+        let best = platforms.iter().filter(|it| is_only || matcher.matches(&it.platform));
         let Some(found) = best.min_by_key(|it| matcher.rank(&it.platform)) else { return Ok(None) };
         let Ok(bytes) = self.store.read_blob(&found.config.0, DOCUMENT_LIMIT) else {
             return Ok(None);

@@ -35,5 +35,5 @@ pub use context::Context;
 pub use error::{ExecutorError, StepError};
 pub use event::{Event, Listener, Outcome, TaskId};
 pub use key::KEY_VERSION;
-pub use output::{ArchiveFormat, ExportOptions};
+pub use output::{ArchiveFormat, ExportOptions, PlatformAnnotation};
 pub use session::{Cancel, Secret, Session, full_message as message};

@@ -38,11 +38,54 @@ pub struct ExportOptions {
     /// Make an index even of one image.
     pub as_index: bool,
     /// Annotations of the manifests.
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Vec<PlatformAnnotation>,
     /// Annotations of the index.
     pub index_annotations: BTreeMap<String, String>,
     /// Annotations of the manifests' descriptors in the index.
-    pub descriptor_annotations: BTreeMap<String, String>,
+    pub descriptor_annotations: Vec<PlatformAnnotation>,
+    /// Docker's media types instead of OCI's. They have no annotations: with some, it is OCI's all the same.
+    pub docker_media_types: bool,
+}
+
+/// An annotation of the images of one platform, or of all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlatformAnnotation {
+    /// Which images have it; none for all.
+    pub platform: Option<Platform>,
+    /// Its key.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+}
+
+impl ExportOptions {
+    fn is_docker(&self) -> bool {
+        self.docker_media_types
+            && self.annotations.is_empty()
+            && self.index_annotations.is_empty()
+            && self.descriptor_annotations.is_empty()
+    }
+
+    /// The name of a kind of document as these options have it.
+    fn media_type(&self, oci: &'static str) -> &'static str {
+        match oci {
+            _ if !self.is_docker() => oci,
+            media_type::OCI_INDEX => media_type::DOCKER_INDEX,
+            media_type::OCI_MANIFEST => media_type::DOCKER_MANIFEST,
+            media_type::OCI_CONFIG => media_type::DOCKER_CONFIG,
+            media_type::OCI_LAYER => media_type::DOCKER_LAYER,
+            media_type::OCI_LAYER_GZIP => media_type::DOCKER_LAYER_GZIP,
+            other => other,
+        }
+    }
+}
+
+/// Those annotations that are for a platform.
+fn annotations_of(all: &[PlatformAnnotation], platform: &Platform) -> BTreeMap<String, String> {
+    let is_for = |it: &&PlatformAnnotation| {
+        it.platform.as_ref().is_none_or(|it| it.normalized() == platform.normalized())
+    };
+    all.iter().filter(is_for).map(|it| (it.key.clone(), it.value.clone())).collect()
 }
 
 pub use registry::archive::Format as ArchiveFormat;
@@ -81,7 +124,8 @@ impl Session {
             let document = self.manifest_document(image, layers, options)?;
             let mut described = document.descriptor();
             described.platform = Some(image.platform.clone());
-            described.annotations = options.descriptor_annotations.clone();
+            described.annotations =
+                annotations_of(&options.descriptor_annotations, &image.platform);
             descriptors.push(described);
             export.documents.push(document);
             export.configs.push(image.config_bytes.clone());
@@ -99,10 +143,15 @@ impl Session {
         options: &ExportOptions,
     ) -> Result<RawDocument, ExecutorError> {
         let mut manifest = manifest(&image.config_bytes, layers);
-        manifest.annotations = options.annotations.clone();
+        manifest.annotations = annotations_of(&options.annotations, &image.platform);
+        manifest.media_type = options.media_type(media_type::OCI_MANIFEST).to_owned();
+        manifest.config.media_type = options.media_type(media_type::OCI_CONFIG).to_owned();
+        for layer in &mut manifest.layers {
+            layer.media_type = options.media_type(oci_type(&layer.media_type)).to_owned();
+        }
         let bytes =
             to_canonical_json(&manifest).map_err(|source| ExecutorError::Encode { source })?;
-        Ok(RawDocument::new(media_type::OCI_MANIFEST, bytes))
+        Ok(RawDocument::new(options.media_type(media_type::OCI_MANIFEST), bytes))
     }
 
     /// The blob of a layer to be written, compressed now if there is none.
@@ -335,7 +384,7 @@ impl Session {
                 true => folder.join(platform_folder(&image.platform)),
                 false => folder.to_owned(),
             };
-            export::write_folder(&tree, b"", &folder, false)
+            export::write_folder(&tree, b"", &folder, false, image.epoch)
         });
         task.end(result)
     }
@@ -399,13 +448,13 @@ fn index_document(
 ) -> Result<RawDocument, ExecutorError> {
     let index = Index {
         schema_version: 2,
-        media_type: media_type::OCI_INDEX.to_owned(),
+        media_type: options.media_type(media_type::OCI_INDEX).to_owned(),
         manifests: descriptors,
         annotations: options.index_annotations.clone(),
         other: Default::default(),
     };
     let bytes = to_canonical_json(&index).map_err(|source| ExecutorError::Encode { source })?;
-    Ok(RawDocument::new(media_type::OCI_INDEX, bytes))
+    Ok(RawDocument::new(options.media_type(media_type::OCI_INDEX), bytes))
 }
 
 /// The OCI media type of a layer that may have Docker's.

@@ -18,6 +18,8 @@ pub struct Variables {
     root: Option<Arc<Node>>,
     /// How often one was set.
     n_set: u64,
+    /// Names that differ only in the case of their letters are one, as on Windows.
+    no_case: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -36,23 +38,42 @@ struct Variable {
 }
 
 impl Variables {
+    /// Makes names that differ only in case one name. There must be no variables yet.
+    pub(crate) fn without_case() -> Self {
+        Self { no_case: true, ..Self::default() }
+    }
+
+    /// Says whether two names are one.
+    pub(crate) fn is_same(&self, one: &str, other: &str) -> bool {
+        one == other || self.no_case && one.eq_ignore_ascii_case(other)
+    }
+
+    fn hash(&self, name: &str) -> u64 {
+        match self.no_case {
+            true => hash(name.bytes().map(|it| it.to_ascii_lowercase())),
+            false => hash(name.bytes()),
+        }
+    }
+
     /// Sets a variable.
     pub fn set(&mut self, name: &str, value: &str) {
         let variable = Variable { name: name.into(), value: value.into(), number: self.n_set };
         self.n_set += 1;
-        insert(&mut self.root, hash(name), 0, variable);
+        let hash = self.hash(name);
+        insert(&mut self.root, hash, 0, variable, self.no_case);
     }
 
     /// Returns a variable's value.
     pub fn value(&self, name: &str) -> Option<&str> {
-        let hash = hash(name);
+        let hash = self.hash(name);
         let mut node = self.root.as_ref()?;
         let mut shift = 0;
         loop {
             match &**node {
                 Node::Branch(children) => node = children[slot(hash, shift)].as_ref()?,
                 Node::Leaf(_, variables) => {
-                    return variables.iter().find(|it| &*it.name == name).map(|it| &*it.value);
+                    let found = variables.iter().find(|it| self.is_same(&it.name, name));
+                    return found.map(|it| &*it.value);
                 }
             }
             shift += STEP_BITS;
@@ -74,7 +95,13 @@ impl Variables {
     }
 }
 
-fn insert(place: &mut Option<Arc<Node>>, new_hash: u64, shift: u32, variable: Variable) {
+fn insert(
+    place: &mut Option<Arc<Node>>,
+    new_hash: u64,
+    shift: u32,
+    variable: Variable,
+    no_case: bool,
+) {
     let Some(node) = place else {
         *place = Some(Arc::new(Node::Leaf(new_hash, alloc::vec![variable])));
         return;
@@ -89,10 +116,11 @@ fn insert(place: &mut Option<Arc<Node>>, new_hash: u64, shift: u32, variable: Va
     match Arc::make_mut(node) {
         Node::Branch(children) => {
             let place = &mut children[slot(new_hash, shift)];
-            insert(place, new_hash, shift + STEP_BITS, variable);
+            insert(place, new_hash, shift + STEP_BITS, variable, no_case);
         }
         Node::Leaf(_, variables) => {
-            variables.retain(|it| it.name != variable.name);
+            let is_same = |a: &str, b: &str| a == b || no_case && a.eq_ignore_ascii_case(b);
+            variables.retain(|it| !is_same(&it.name, &variable.name));
             variables.push(variable);
         }
     }
@@ -104,8 +132,8 @@ fn slot(hash: u64, shift: u32) -> usize {
 }
 
 /// FNV-1a, whose lower bits are mixed well enough.
-fn hash(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+fn hash(name: impl Iterator<Item = u8>) -> u64 {
+    name.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }

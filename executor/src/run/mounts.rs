@@ -87,7 +87,8 @@ impl Execution<'_> {
                     Some((source, path)) => self
                         .tree(source, task)
                         .and_then(|tree| {
-                            crate::export::write_folder(&tree, &parser::encode(path), folder, true)
+                            let path = parser::encode(path);
+                            crate::export::write_folder(&tree, &path, folder, true, None)
                         })
                         .map_err(|error| {
                             std::io::Error::other(crate::session::full_message(&error))

@@ -177,7 +177,8 @@ impl Builder<'_> {
         let pairs = self.expand_pairs(state, pairs)?;
         for (key, value) in &pairs {
             state.env.set(key, value);
-            set_image_variable(&mut state.config.config.env, key, value);
+            let is_same = |name: &str| state.env.is_same(name, key);
+            set_image_variable(&mut state.config.config.env, key, value, is_same);
         }
         state.remember(format!("ENV {}", pairs_text(&pairs)), None);
         Ok(())
@@ -271,9 +272,15 @@ impl Builder<'_> {
 }
 
 /// Sets a variable of an image; one that is there keeps its place.
-fn set_image_variable(env: &mut Vec<String>, key: &str, value: &str) {
+fn set_image_variable(
+    env: &mut Vec<String>,
+    key: &str,
+    value: &str,
+    is_same: impl Fn(&str) -> bool,
+) {
     let pair = format!("{key}={value}");
-    let is_it = |it: &&mut String| it.split_once('=').map_or(it.as_str(), |(name, _)| name) == key;
+    let is_it =
+        |it: &&mut String| is_same(it.split_once('=').map_or(it.as_str(), |(name, _)| name));
     match env.iter_mut().find(is_it) {
         Some(found) => *found = pair,
         None => env.push(pair),

@@ -64,6 +64,9 @@ impl StageState {
     pub(super) fn begin(&mut self, stage: &Stage, platform: Platform, graph: &StageGraph) {
         self.display = stage.display.clone();
         self.platform = platform;
+        if self.platform.os == "windows" && self.env.pairs().is_empty() {
+            self.env = Variables::without_case();
+        }
         self.prefix_platform = graph.request.multi_platform;
         self.no_cache = stage.no_cache;
         self.n_steps = count_steps(stage);

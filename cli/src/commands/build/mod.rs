@@ -3,15 +3,18 @@
 //! 1. [`input`] — where the Dockerfile and the context are; standard input.
 //! 2. [`job`] — everything a build needs, looked up and checked before anything runs.
 //! 3. [`execute`] — the call into the executor.
+//!    [`frontend`] says whether the file is a Dockerfile, [`outputs`] writes what was built.
 //! 4. [`call`] — questions that are answered instead of building.
 //! 5. [`lint`] — what the lint says of a build.
 //! 6. [`report`] — what is written when it is done: id, files, results.
 
 pub mod call;
 pub mod execute;
+pub mod frontend;
 pub mod input;
 pub mod job;
 pub mod lint;
+pub mod outputs;
 pub mod report;
 
 use anyhow::Context;

@@ -11,7 +11,7 @@ use crate::{
     args::images::{ArchiveFormat, SaveArgs},
     commands::{
         Globals,
-        build::execute::to_file,
+        build::outputs::to_file,
         images::{find, names_of},
     },
     exit::Exit,
