@@ -9,6 +9,8 @@
 //! hint: did you mean `builder`?
 //! ```
 
+use std::borrow::Cow;
+
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde::Serialize;
 
@@ -99,9 +101,9 @@ fn one(source: Source<'_>, diagnostic: &Diagnostic, renderer: &Renderer) -> Stri
     let title = level.primary_title(diagnostic.message.as_str()).id(diagnostic.code.as_str());
     let report = match diagnostic.span {
         Some(span) => {
-            let range = visible(source.text, span);
+            let (text, range) = printable(source.text, visible(source.text, span));
             let annotation = AnnotationKind::Primary.span(range);
-            title.element(Snippet::source(source.text).path(source.name).annotation(annotation))
+            title.element(Snippet::source(text).path(source.name).annotation(annotation))
         }
         None => annotate_snippets::Group::with_title(title),
     };
@@ -130,6 +132,22 @@ fn visible(text: &str, span: Span) -> std::ops::Range<usize> {
     start..trimmed.max(start)
 }
 
+/// Returns a text as it can be shown, and where a range of it is there: without the byte order mark, which takes no place,
+/// and with a replacement character for each byte that is not UTF-8.
+fn printable(text: &str, range: std::ops::Range<usize>) -> (Cow<'_, str>, std::ops::Range<usize>) {
+    let body = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let skipped = text.len() - body.len();
+    let range = range.start.saturating_sub(skipped)..range.end.saturating_sub(skipped);
+    let is_byte = |it: char| it >= '\u{10ff00}';
+    if !body.contains(is_byte) {
+        return (body.into(), range);
+    }
+    let shown = |text: &str| text.replace(is_byte, "\u{fffd}");
+    let start = shown(&body[..range.start]).len();
+    let end = start + shown(&body[range.clone()]).len();
+    (shown(body).into(), start..end)
+}
+
 /// Returns mistakes for programs.
 pub fn json<'a>(source: Source<'a>, diagnostics: &'a [Diagnostic]) -> Vec<JsonDiagnostic<'a>> {
     let convert = |it: &'a Diagnostic| {
@@ -153,7 +171,7 @@ pub fn place(text: &str, offset: usize) -> Place {
     let line_start = before.rfind('\n').map_or(0, |it| it + 1);
     Place {
         line: before.matches('\n').count() + 1,
-        column: before[line_start..].chars().count() + 1,
+        column: before[line_start..].trim_start_matches('\u{feff}').chars().count() + 1,
     }
 }
 
@@ -227,6 +245,18 @@ error[unknown-stage]: stage `biulder` is not defined
         }
         let source = Source { name: "D", text: "" };
         assert!(!render(source, &[diagnostic("", None)], true).is_empty());
+    }
+
+    #[test]
+    fn bytes_and_marks_do_not_move_the_caret() {
+        let text = parser::decode(b"\xef\xbb\xbfa\xff\xfe b");
+        let at = text.find('b').expect("it is there");
+        let diagnostic = Diagnostic { span: Some(Span::new(at, at + 1)), ..diagnostic("", None) };
+        let shown = render(Source { name: "D", text: &text }, &[diagnostic], false);
+        assert!(
+            shown.ends_with(" --> D:1:5\n  |\n1 | a\u{fffd}\u{fffd} b\n  |     ^\n"),
+            "{shown}"
+        );
     }
 
     #[test]

@@ -15,6 +15,7 @@ use planner::{
     facts::Facts,
     plan::{CopyItem, CopyOp, MkdirOp, Op, Plan, Source, Step, StepId},
 };
+use parser::span::Span;
 
 use crate::{
     assemble::{self, Built, StepLayer},
@@ -82,7 +83,7 @@ impl Session {
             let step = &run.plan.steps[step_id.0];
             run.step(step_id).map_err(|source| StepError {
                 name: step.name.clone(),
-                span: Some(step.span),
+                span: Some(place(step, &source)),
                 source: Box::new(source),
             })
         })?;
@@ -107,6 +108,19 @@ const N_KEPT_BUILDS: usize = 50;
 
 fn outside(source: ExecutorError) -> StepError {
     StepError { name: "build".to_owned(), span: None, source: Box::new(source) }
+}
+
+/// What to underline when a step failed: the source that is not there, or else the whole instruction.
+fn place(step: &Step, error: &ExecutorError) -> Span {
+    let (ExecutorError::NotFound { path } | ExecutorError::Ignored { path, .. }) = error else {
+        return step.span;
+    };
+    let Op::Copy(op) = &step.op else { return step.span };
+    let missing = op.items.iter().find_map(|it| match it {
+        CopyItem::Paths { path: source, span, .. } if source == path => Some(*span),
+        _ => None,
+    });
+    missing.unwrap_or(step.span)
 }
 
 /// The steps that a step needs.

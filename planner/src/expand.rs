@@ -101,7 +101,7 @@ pub struct Expanded {
 
 /// A word that cannot be expanded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("failed to process {word:?}: {kind}")]
+#[error("failed to process {:?}: {kind}", short(word))]
 pub struct ExpandError {
     /// The word as written.
     pub word: String,
@@ -230,6 +230,15 @@ impl Lexer {
         Reader::new(*self, input, env)
             .read()
             .map_err(|kind| ExpandError { word: input.to_owned(), kind })
+    }
+}
+
+/// The start of a long word: a message is no place for all of it.
+fn short(word: &str) -> String {
+    const MAX_CHARS: usize = 200;
+    match word.char_indices().nth(MAX_CHARS) {
+        Some((at, _)) => [&word[..at], "…"].concat(),
+        None => word.to_owned(),
     }
 }
 

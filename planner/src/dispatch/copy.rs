@@ -87,7 +87,12 @@ impl Builder<'_> {
                 CopySource::Heredoc(heredoc, span) => {
                     let data = if heredoc.expand {
                         let lexer = Lexer { raw_quotes: true, ..Lexer::new(self.graph.escape) };
-                        self.expand_with(&lexer, state, &heredoc.content, *span)?
+                        self.expand_with(&lexer, state, &heredoc.content, *span).map_err(
+                            |error| {
+                                let is_wrong = |line: &str| lexer.word(line, &state.env).is_err();
+                                PlanError { span: wrong_line(heredoc, is_wrong), ..error }
+                            },
+                        )?
                     } else {
                         heredoc.content.clone()
                     };
@@ -190,6 +195,20 @@ impl Builder<'_> {
             span: text.span,
         })
     }
+}
+
+/// The first line of a heredoc that is wrong on its own, or else all of them.
+fn wrong_line(heredoc: &ast::Heredoc, is_wrong: impl Fn(&str) -> bool) -> Span {
+    let mut start = heredoc.span.start();
+    for line in heredoc.raw.split_inclusive('\n') {
+        let text = line.trim_end();
+        if is_wrong(text) {
+            let n_tabs = text.len() - text.trim_start_matches('\t').len();
+            return Span::new(start + n_tabs, start + text.len());
+        }
+        start += line.len();
+    }
+    heredoc.span
 }
 
 /// A path as one below `/`, with `.` and `..` taken out and without trailing slash.

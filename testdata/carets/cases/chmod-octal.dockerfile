@@ -1,0 +1,2 @@
+FROM scratch
+COPY --chown=0:0 --chmod=0999 a b

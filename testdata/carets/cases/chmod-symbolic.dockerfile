@@ -1,0 +1,2 @@
+FROM scratch
+COPY --chmod=u=rwq a b

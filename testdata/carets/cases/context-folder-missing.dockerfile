@@ -1,0 +1,3 @@
+#: option --build-context dep=nowhere
+FROM scratch
+COPY --from=dep a /

@@ -1,0 +1,5 @@
+FROM scratch
+RUN --network=host \
+    # why not
+    --nope=1 \
+    true

@@ -1,0 +1,3 @@
+FROM scratch
+COPY --fr\
+om=9 a b

@@ -1,0 +1,4 @@
+FROM scratch
+COPY --chown=1 \
+     --chmod=999 \
+     a b

@@ -1,0 +1,2 @@
+FROM scratch
+COPY git@example.org:a/b.git /dst/

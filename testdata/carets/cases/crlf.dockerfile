@@ -1,0 +1,3 @@
+FROM scratch
+COPY --from=9 a b
+FORM x

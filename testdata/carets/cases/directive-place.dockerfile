@@ -1,0 +1,3 @@
+# escape=x
+# syntax=example/other
+FROM scratch

@@ -1,0 +1,3 @@
+FROM scratch
+ENV OK=1 \
+    BAD=${B

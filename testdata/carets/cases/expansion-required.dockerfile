@@ -1,0 +1,2 @@
+FROM scratch
+WORKDIR /srv/${HOME_DIR:?set it}

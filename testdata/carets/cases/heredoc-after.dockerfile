@@ -1,0 +1,5 @@
+FROM scratch
+COPY <<EOF /a
+FORM
+EOF
+FORM scratch

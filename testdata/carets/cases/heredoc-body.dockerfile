@@ -1,0 +1,6 @@
+FROM scratch
+COPY <<one <<two /dst/
+a ${B^^} b
+one
+c
+two

@@ -1,0 +1,4 @@
+FROM scratch
+SHELL ["a", "b]
+CMD ["x", y]
+ENTRYPOINT [ "a", ]

@@ -1,0 +1,2 @@
+#: option --build-context dep=oci-layout://nowhere:latest
+FROM dep

@@ -1,0 +1,4 @@
+FROM scratch
+HEALTHCHECK --interval=1ms \
+  --timeout=x \
+  CMD true

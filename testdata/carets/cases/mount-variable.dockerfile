@@ -1,0 +1,3 @@
+FROM scratch
+ARG M=abc
+RUN --mount=type=cache,target=/c,mode=$M true

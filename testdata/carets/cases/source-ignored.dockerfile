@@ -1,0 +1,4 @@
+#: file src/app.py print()
+#: file .dockerignore docs\n*.log\nsrc/*.py\n
+FROM scratch
+COPY src/app.py /

@@ -1,0 +1,6 @@
+#: file a a
+#: file c c
+FROM scratch
+COPY a \
+     b/missing \
+     c /dst/

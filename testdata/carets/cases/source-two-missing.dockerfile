@@ -1,0 +1,3 @@
+FROM scratch
+COPY one /
+ADD two /

@@ -1,0 +1,2 @@
+#: option --target biuld
+FROM scratch AS build

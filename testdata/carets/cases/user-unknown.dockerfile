@@ -1,0 +1,3 @@
+#: file a a
+FROM scratch
+COPY --chown=nobody a /

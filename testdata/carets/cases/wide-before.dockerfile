@@ -1,0 +1,2 @@
+FROM scratch
+ENV 名前=値 BAD=${B^}
