@@ -37,6 +37,8 @@ const BUNDLES: &[&str] = &[
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Kind {
     security: Security,
+    /// For the registry itself, which alone is shown client certificates.
+    own: bool,
     /// No proxy, whatever the environment says.
     direct: bool,
     /// No limit on the time until an answer comes, since the request takes long to send.
@@ -71,17 +73,17 @@ impl Clients {
             "https" => Security::Unchecked,
             _ => Security::Plain,
         };
-        let kind = Kind { security, direct: is_loopback(name), upload };
+        let kind = Kind { security, own, direct: is_loopback(name), upload };
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = made.get(&kind) {
             return Ok(client.clone());
         }
-        let client = self.make(kind, endpoint, own)?;
+        let client = self.make(kind, endpoint)?;
         made.insert(kind, client.clone());
         Ok(client)
     }
 
-    fn make(&self, kind: Kind, endpoint: &Endpoint, own: bool) -> Result<Client> {
+    fn make(&self, kind: Kind, endpoint: &Endpoint) -> Result<Client> {
         let mut builder = ClientBuilder::new()
             .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
             .redirect(Policy::none())
@@ -107,7 +109,7 @@ impl Clients {
                 }
                 builder
             }
-            Security::Checked => builder.tls_backend_preconfigured(tls_config(endpoint, own)?),
+            Security::Checked => builder.tls_backend_preconfigured(tls_config(endpoint, kind.own)?),
         };
         builder.build().map_err(|error| setup(endpoint, error))
     }
@@ -251,4 +253,29 @@ fn no_key_pair(pair: &KeyPair) -> Error {
 
 fn setup(endpoint: &Endpoint, error: impl std::fmt::Display) -> Error {
     Error::Setup { address: endpoint.host.clone(), problem: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn clients_that_show_certificates_are_kept_apart() {
+        let mut endpoint = Config::default().destination("registry.example.com");
+        let certificates =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/registry/certificates");
+        endpoint.ca.push(Path::new(certificates).join("self-signed.pem"));
+        let clients = Clients::new(Limits::default());
+        for (url, n_clients) in [
+            ("https://registry.example.com/v2/", 1),
+            ("https://storage.example.com/blob", 2),
+            ("https://registry.example.com/v2/", 2),
+            ("https://other.example.com/blob", 2),
+        ] {
+            let url = Url::parse(url).expect("the address is valid");
+            clients.get(&endpoint, &url, false).expect("it can be set up");
+            assert_eq!(clients.made.lock().expect("nobody panicked").len(), n_clients, "{url}");
+        }
+    }
 }
