@@ -26,11 +26,13 @@ pub struct Directives {
     pub syntax: Option<Text>,
     /// `# check=`, as written.
     pub check: Option<Text>,
+    /// `# kiln=strict-heredoc`: scripts given to RUN as a heredoc end at the first command that fails.
+    pub strict_heredoc: bool,
 }
 
 impl Default for Directives {
     fn default() -> Self {
-        Self { escape: '\\', syntax: None, check: None }
+        Self { escape: '\\', syntax: None, check: None, strict_heredoc: false }
     }
 }
 

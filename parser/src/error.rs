@@ -66,6 +66,12 @@ pub enum Mistake {
         /// What is written.
         value: String,
     },
+    /// `# kiln=` with an option that there is not.
+    #[error("unknown option `{option}` of `# kiln=`")]
+    UnknownKilnOption {
+        /// What is written.
+        option: String,
+    },
     /// The file ends before the terminator of a heredoc.
     #[error("heredoc `{name}` is not terminated")]
     UnterminatedHeredoc {
@@ -348,6 +354,7 @@ impl Mistake {
             Self::LineTooLong { .. } => "line-too-long",
             Self::DuplicateDirective { .. } => "duplicate-directive",
             Self::InvalidEscape { .. } => "invalid-escape",
+            Self::UnknownKilnOption { .. } => "unknown-kiln-option",
             Self::UnterminatedHeredoc { .. } => "unterminated-heredoc",
             Self::UnknownInstruction { .. } => "unknown-instruction",
             Self::EmptyInstruction => "empty-instruction",
@@ -409,6 +416,7 @@ pub const CODES: &[&str] = &[
     "line-too-long",
     "duplicate-directive",
     "invalid-escape",
+    "unknown-kiln-option",
     "unterminated-heredoc",
     "unknown-instruction",
     "empty-instruction",

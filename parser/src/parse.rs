@@ -53,8 +53,12 @@ pub fn parse(text: &str) -> (Dockerfile, Vec<Diagnostic>) {
     let value = |name| {
         syntax::directive(text, name).map(|it| Text { value: it.command_line, span: it.span })
     };
-    let directives =
-        Directives { escape: statements.escape, syntax: value("syntax"), check: value("check") };
+    let directives = Directives {
+        escape: statements.escape,
+        syntax: value("syntax"),
+        check: value("check"),
+        strict_heredoc: statements.strict_heredoc,
+    };
     (Dockerfile { directives, instructions }, statements.report.finish())
 }
 

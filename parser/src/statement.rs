@@ -10,7 +10,8 @@ use crate::{
     node::Node,
     report::Report,
     span::{Lines, Span},
-    syntax::Directives,
+    suggest::suggest,
+    syntax::{self, Directives},
 };
 
 /// One logical line, split, with the comments above and the heredocs below.
@@ -38,6 +39,10 @@ pub(crate) struct Statements<'a> {
     comments: Vec<Comment>,
     /// The escape character that holds so far.
     pub(crate) escape: char,
+    /// `# kiln=strict-heredoc` was there.
+    pub(crate) strict_heredoc: bool,
+    /// No instruction was read yet.
+    at_top: bool,
     /// What is wrong so far.
     pub(crate) report: Report,
 }
@@ -49,6 +54,8 @@ impl<'a> Statements<'a> {
             directives: Directives::default(),
             comments: Vec::new(),
             escape,
+            strict_heredoc: false,
+            at_top: true,
             report: Report::default(),
         }
     }
@@ -67,6 +74,7 @@ impl<'a> Statements<'a> {
             }
             self.directives.end();
             if let Some(statement) = self.statement(&physical) {
+                self.at_top = false;
                 return Some(statement);
             }
         }
@@ -87,6 +95,9 @@ impl<'a> Statements<'a> {
         let bare = physical.bare();
         let token = bare.trim_start();
         let at = physical.start + bare.len() - token.len();
+        if self.at_top {
+            self.kiln_options(token, at);
+        }
         match self.directives.line(token, "#") {
             None => {
                 let mut chars = physical.text.chars();
@@ -117,6 +128,24 @@ impl<'a> Statements<'a> {
             }
         }
         self.report.place(Lines { first: line, last: line });
+    }
+
+    /// Reads what kiln alone understands, in a comment line that stands at `at`.
+    fn kiln_options(&mut self, line: &str, at: usize) {
+        const STRICT_HEREDOC: &str = "strict-heredoc";
+        for (start, option) in syntax::kiln_options(line).into_iter().flatten() {
+            if option == STRICT_HEREDOC {
+                self.strict_heredoc = true;
+                continue;
+            }
+            let hint = match suggest(option, [STRICT_HEREDOC].into_iter(), false) {
+                Some(close) => format!("did you mean `{close}`?"),
+                None => format!("the only one that there is: `{STRICT_HEREDOC}`"),
+            };
+            let span = Span::new(at + start, at + start + option.len());
+            let kind = Mistake::UnknownKilnOption { option: option.to_owned() };
+            self.report.hinted(kind, span, Some(hint));
+        }
     }
 
     /// Reads the logical line that starts with a physical line. `None` for a blank one.

@@ -115,6 +115,24 @@ fn read<'a>(line: &'a str, sign: &str) -> Option<Directive<'a>> {
     Some(Directive { key, value, at })
 }
 
+/// The options of `# kiln=OPTION,…`, each with its place in the line: what kiln does otherwise than BuildKit, for which such
+/// a line is a comment like others. So it may stand among the comments at the top as well as among directives, above all
+/// of which it would end.
+pub(crate) fn kiln_options(line: &str) -> Option<Vec<(usize, &str)>> {
+    let (key, list) = line.strip_prefix('#')?.split_once('=')?;
+    if !key.trim().eq_ignore_ascii_case("kiln") {
+        return None;
+    }
+    let mut at = line.len() - list.len();
+    let place = |word: &'_ str| {
+        let start = at + word.len() - word.trim_start().len();
+        at += word.len() + 1;
+        start
+    };
+    let starts: Vec<usize> = list.split(',').map(place).collect();
+    Some(starts.into_iter().zip(list.split(',').map(str::trim)).collect())
+}
+
 /// Returns where the text starts behind a byte order mark and a `#!` line, and how many lines were passed over.
 fn body(text: &str) -> (usize, u32) {
     let start = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };

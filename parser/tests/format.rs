@@ -31,7 +31,7 @@ fn check(text: &str) -> Option<String> {
 fn shape(dockerfile: &Dockerfile) -> Vec<String> {
     let directives = &dockerfile.directives;
     let values = [&directives.syntax, &directives.check].map(|it| it.as_ref().map(|it| &it.value));
-    let mut out = vec![format!("{} {values:?}", directives.escape)];
+    let mut out = vec![format!("{} {values:?} {}", directives.escape, directives.strict_heredoc)];
     for instruction in &dockerfile.instructions {
         let comments: Vec<_> = instruction.comments.iter().map(|it| &it.text).collect();
         let mut kind = instruction.kind.clone();

@@ -46,6 +46,8 @@ pub struct StageGraph {
     pub(crate) target: usize,
     pub(crate) global_args: Variables,
     pub(crate) escape: char,
+    /// Heredocs of RUN end at the first command that fails.
+    pub(crate) strict_heredoc: bool,
     pub(crate) request: Request,
     pub(crate) epoch: Option<i64>,
 }
@@ -230,6 +232,7 @@ pub fn stages(dockerfile: &Dockerfile, request: &Request) -> Result<StageGraph, 
         target,
         global_args,
         escape,
+        strict_heredoc: dockerfile.directives.strict_heredoc,
         request: request.clone(),
         epoch,
     };

@@ -48,6 +48,7 @@ pub fn plan(graph: &StageGraph, facts: &Facts) -> Result<Plan, Vec<PlanError>> {
         results: (0..resolved.graph.stages.len()).map(|_| None).collect(),
         trees: vec![None; resolved.graph.stages.len()],
         n_heirs: vec![0; resolved.graph.stages.len()],
+        in_trigger: false,
     };
     builder.n_heirs[resolved.graph.target] = 1;
     for &stage_idx in &resolved.reachable {
@@ -113,6 +114,8 @@ struct Builder<'a> {
     /// How many stages will still start from a stage, or end the build with it. The last one takes the state, so that in
     /// a long chain of stages it is not copied over and over.
     n_heirs: Vec<usize>,
+    /// The instruction is a trigger of a base image, which this Dockerfile's options say nothing about.
+    in_trigger: bool,
 }
 
 impl Builder<'_> {
@@ -133,8 +136,10 @@ impl Builder<'_> {
             }
             // Spans inside of a trigger mean nothing in this file: all of it stands at the FROM.
             let n_steps = self.steps.len();
-            self.instruction(&mut state, instruction)
-                .map_err(|error| PlanError { span: stage.span, ..error })?;
+            self.in_trigger = true;
+            let done = self.instruction(&mut state, instruction);
+            self.in_trigger = false;
+            done.map_err(|error| PlanError { span: stage.span, ..error })?;
             for step in &mut self.steps[n_steps..] {
                 let Op::Copy(op) = &mut step.op else { continue };
                 for item in &mut op.items {

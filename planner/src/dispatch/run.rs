@@ -45,7 +45,8 @@ impl Builder<'_> {
             let kind = PlanErrorKind::Device { device: device.value.clone() };
             return Err(PlanError::new(kind, device.span));
         }
-        let (args, script) = command_line(state, run);
+        let is_strict = self.graph.strict_heredoc && !self.in_trigger;
+        let (args, script) = command_line(state, run, is_strict);
         let request = &self.graph.request;
         let mounts = self.mounts(state, run)?;
         let op = RunOp {
@@ -264,8 +265,12 @@ impl Builder<'_> {
     }
 }
 
-/// The words to run, and the script that the first of them names.
-fn command_line(state: &StageState, run: &ast::Run) -> (Vec<String>, Option<(String, String)>) {
+/// The words to run, and the script that the first of them names. A script for a shell begins with `set -e` if it is strict.
+fn command_line(
+    state: &StageState,
+    run: &ast::Run,
+    is_strict: bool,
+) -> (Vec<String>, Option<(String, String)>) {
     let (text, first) = match (&run.command, run.heredocs.first()) {
         (Command::Shell(text), Some(first)) => (text, first),
         (command, _) => return (with_shell(state, command), None),
@@ -275,7 +280,8 @@ fn command_line(state: &StageState, run: &ast::Run) -> (Vec<String>, Option<(Str
             let script = (first.name.clone(), first.content.clone());
             return (vec![format!("{SCRIPT_FOLDER}{}", first.name)], Some(script));
         }
-        return (shell_line(state, first.content.clone()), None);
+        let start = if is_strict && has_posix_shell(state) { "set -e\n" } else { "" };
+        return (shell_line(state, [start, &first.content].concat()), None);
     }
     // The shell reads these heredocs itself.
     let mut line = text.value.clone();
@@ -285,6 +291,16 @@ fn command_line(state: &StageState, run: &ast::Run) -> (Vec<String>, Option<(Str
         line.push_str(&heredoc.name);
     }
     (shell_line(state, line), None)
+}
+
+/// What SHELL names, or stands for without it, is a shell that knows `set -e`.
+fn has_posix_shell(state: &StageState) -> bool {
+    const SHELLS: [&str; 9] =
+        ["ash", "bash", "busybox", "dash", "ksh", "mksh", "sh", "yash", "zsh"];
+    match state.config.config.shell.as_deref() {
+        Some([program, ..]) => SHELLS.contains(&last_name(program)),
+        Some([]) | None => state.platform.os != "windows",
+    }
 }
 
 /// The line is nothing but one heredoc: `RUN <<EOF`.

@@ -25,6 +25,7 @@ pub(super) fn phase(mistake: &Mistake) -> Phase {
         | Mistake::LineTooLong { .. }
         | Mistake::DuplicateDirective { .. }
         | Mistake::InvalidEscape { .. }
+        | Mistake::UnknownKilnOption { .. }
         | Mistake::UnterminatedHeredoc { .. }
         | Mistake::JsonNotStrings { .. }
         | Mistake::MissingValue { .. }
