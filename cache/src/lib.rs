@@ -14,6 +14,7 @@
 //! steps/HH/HEX.json    what a step made                       (HEX is the key)
 //! images.json          images and their names
 //! flushed              batches that are on the disk, see below
+//! owners               how the one who makes trees here sees user ids
 //! mounts/HEX/          cache mounts
 //! logs/BUILD/STEP.log  output of steps
 //! stat-cache/HEX       digests of build contexts
@@ -46,6 +47,7 @@ pub mod lease;
 pub mod lock;
 pub mod logs;
 pub mod mount;
+mod on_disk;
 mod owners;
 pub mod pack;
 pub mod step;

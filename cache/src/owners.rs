@@ -49,7 +49,11 @@ impl Store {
 fn ours() -> String {
     let is_initial =
         fs::metadata("/proc/self/ns/user").is_ok_and(|it| it.ino() == INITIAL_NAMESPACE);
-    let mut out = if is_initial { "machine\n" } else { "user namespace\n" }.to_owned();
+    // Root of a container may lack the right to set the attributes that root's overlays go by.
+    let is_admin =
+        capabilities(None).is_ok_and(|it| it.effective.contains(CapabilitySet::SYS_ADMIN));
+    let kind = if is_initial && is_admin { "machine\n" } else { "user namespace\n" };
+    let mut out = kind.to_owned();
     for (kind, name) in [("users", "uid_map"), ("groups", "gid_map")] {
         let text = fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
         for line in text.lines() {

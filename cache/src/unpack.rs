@@ -16,7 +16,7 @@ use std::{
     collections::{HashMap, HashSet},
     fs,
     io::{self, Read},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     path::Path,
     sync::Arc,
 };
@@ -27,17 +27,21 @@ use image::{
 };
 use rustix::{
     fs::{
-        AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat,
-        chownat, fchmod, fchown, fsetxattr, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat,
-        open, openat, readlinkat, setxattr, statat, symlinkat, unlinkat, utimensat,
+        AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags, chmodat, chownat, fchmod, fchown,
+        fsetxattr, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, open, openat,
+        readlinkat, setxattr, statat, symlinkat, unlinkat, utimensat,
     },
     io::Errno,
     process::geteuid,
 };
 
 use crate::{
-    below::{FOLDER, is_kept, open_in_root, through},
-    error::{IoContext, StoreError, show},
+    below::{FOLDER, open_in_root, through},
+    error::{IoContext, StoreError},
+    on_disk::{
+        accept_missing, check_path, is_below, is_folder, is_whiteout, kept, owned, refuse,
+        timestamps,
+    },
 };
 
 const BUFFER: usize = 256 * 1024;
@@ -460,64 +464,4 @@ impl Unpacker {
             .of("open the folder of", entry)?;
         Ok(Arc::new(fd))
     }
-}
-
-fn is_whiteout(folder: impl AsFd, name: &[u8]) -> bool {
-    statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|it| {
-        FileType::from_raw_mode(it.st_mode) == FileType::CharacterDevice && it.st_rdev == 0
-    })
-}
-
-fn is_folder(folder: &OwnedFd, name: &[u8]) -> bool {
-    statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
-        .is_ok_and(|it| FileType::from_raw_mode(it.st_mode) == FileType::Directory)
-}
-
-fn is_below(path: &[u8], folder: &[u8]) -> bool {
-    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
-}
-
-fn kept(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
-    entry
-        .xattrs
-        .iter()
-        .map(|(name, value)| (name.as_slice(), value.as_slice()))
-        .filter(|(name, _)| is_kept(name))
-}
-
-/// A file system without attributes is no reason to fail; they are still in the index.
-fn accept_missing(result: Result<(), Errno>) -> Result<(), Errno> {
-    match result {
-        Err(Errno::OPNOTSUPP) => Ok(()),
-        result => result,
-    }
-}
-
-/// The kernel's word for an id that a user namespace does not have is "invalid argument".
-fn owned(result: Result<(), Errno>, entry: &Entry) -> Result<(), StoreError> {
-    match result {
-        Err(Errno::INVAL) => Err(StoreError::IdNotMapped {
-            entry: show(&entry.path),
-            uid: entry.uid,
-            gid: entry.gid,
-        }),
-        result => result.of("set the owner of", &entry.path),
-    }
-}
-
-fn timestamps(time: Time) -> Timestamps {
-    let time = Timespec { tv_sec: time.secs, tv_nsec: time.nanos.into() };
-    Timestamps { last_access: time, last_modification: time }
-}
-
-fn check_path(path: &[u8], entry: &[u8]) -> Result<(), StoreError> {
-    let is_bad = |part: &[u8]| part.is_empty() || part == b"." || part == b"..";
-    if path.contains(&0) || (!path.is_empty() && path.split(|it| *it == b'/').any(is_bad)) {
-        return Err(refuse(entry, "its path leads out of the layer or is malformed"));
-    }
-    Ok(())
-}
-
-fn refuse(entry: &[u8], reason: &str) -> StoreError {
-    StoreError::Entry { entry: show(entry), reason: reason.to_owned() }
 }

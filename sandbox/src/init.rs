@@ -101,7 +101,11 @@ fn start(
     if program.own_cgroup_view {
         sys::unshare(sys::namespace::CGROUP).at(Step::CgroupView)?;
     }
-    rustix::system::sethostname(&program.hostname).at(Step::Hostname)?;
+    match rustix::system::sethostname(&program.hostname) {
+        // The filter of a podman container; the name of the container stays.
+        Err(Errno::PERM) if program.sys.is_some() => {}
+        result => result.at(Step::Hostname)?,
+    }
     if program.has_own_network {
         loopback_up().at(Step::Loopback)?;
     }

@@ -96,11 +96,9 @@ pub fn probe() -> Permissions {
     let all = namespace::MOUNT | namespace::PID | namespace::IPC | namespace::UTS | namespace::NET;
     let has_namespaces = out.add("namespaces", try_namespaces(all));
     let has_overlay = has_namespaces && out.add("overlay", try_overlay(false));
-    let user =
-        try_in(namespace::USER, || Ok(())).map_err(userns::why_no_namespace).and_then(|()| {
-            try_in(namespace::USER | namespace::MOUNT, userns::make_private)
-                .map_err(userns::why_no_mounts)
-        });
+    let user = try_status(userns::TRIED, userns::try_out)
+        .map_err(userns::why_no_namespace)
+        .and_then(userns::why_not);
     let has_user = out.add("user namespace", say(&user.clone().map(|()| "permitted".to_owned())));
     let has_userxattr = has_user && out.add("overlay userxattr", try_overlay(true));
     let ids = userns::describe_ids();
@@ -210,11 +208,13 @@ fn try_overlay(in_user_namespace: bool) -> Result<String, String> {
 /// An overlay in memory with the directory `dir` in its lower layer. Only system calls are made.
 fn small_overlay(has_userxattr: bool) -> rustix::io::Result<OwnedFd> {
     use rustix::mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create,
-        fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+        fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change,
+        move_mount,
     };
 
-    userns::make_private()?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change(c"/", private)?;
     let memory = instance(c"tmpfs", &[(c"mode", c"0700")], MountAttrFlags::empty())?;
     // Layers must be in the mount table before Linux 6.15.
     move_mount(&memory, c"", HERE, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
@@ -243,22 +243,27 @@ fn try_in(
     namespaces: i32,
     body: impl FnOnce() -> rustix::io::Result<()>,
 ) -> rustix::io::Result<()> {
+    match try_status(namespaces, || body().err().map_or(0, Errno::raw_os_error))? {
+        Some(0) => Ok(()),
+        Some(errno) => Err(Errno::from_raw_os_error(errno)),
+        None => Err(Errno::CHILD),
+    }
+}
+
+/// As [`try_in`], with the exit status as it is; `None` if the process was killed.
+fn try_status(namespaces: i32, body: impl FnOnce() -> i32) -> rustix::io::Result<Option<i32>> {
     let mask = sys::block_signals();
     let forked = sys::fork_into(namespaces, None);
     if let Ok(Fork::Child) = forked {
-        sys::exit(body().err().map_or(0, rustix::io::Errno::raw_os_error));
+        sys::exit(body());
     }
     sys::restore_signals(mask);
-    let Fork::Parent { pidfd, .. } = forked? else { return Err(rustix::io::Errno::CHILD) };
+    let Fork::Parent { pidfd, .. } = forked? else { return Err(Errno::CHILD) };
     let status = rustix::io::retry_on_intr(|| {
         let exited = rustix::process::WaitIdOptions::EXITED;
         rustix::process::waitid(rustix::process::WaitId::PidFd(pidfd.as_fd()), exited)
     })?;
-    match status.and_then(|it| it.exit_status()) {
-        Some(0) => Ok(()),
-        Some(errno) => Err(rustix::io::Errno::from_raw_os_error(errno)),
-        None => Err(rustix::io::Errno::CHILD),
-    }
+    Ok(status.and_then(|it| it.exit_status()))
 }
 
 #[cfg(test)]

@@ -12,12 +12,13 @@ use std::sync::OnceLock;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::MountPropagationFlags;
+use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 use rustix::process::{WaitId, WaitIdOptions};
 use rustix::thread::{CapabilitySet, ThreadNameSpaceType};
 
 use crate::error::SandboxError;
 use crate::ids::{self, IdMap, IdMaps};
+use crate::overlay::instance;
 use crate::sys::{self, Fork, namespace};
 
 /// Which kind of sandbox is wanted.
@@ -135,9 +136,40 @@ fn enter() -> Result<(), Refusal> {
         .map_err(|errno: Errno| Refusal::plain(format!("cannot enter the user namespace: {errno}")))
 }
 
-pub(crate) fn make_private() -> rustix::io::Result<()> {
+fn make_private() -> rustix::io::Result<()> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change(c"/", private)
+}
+
+/// The namespaces that are needed to try all of it out.
+pub(crate) const TRIED: i32 = namespace::USER | namespace::MOUNT | namespace::PID;
+
+/// Tries in them what a sandbox will do. Only system calls are made; the result is an exit status for [`why_not`].
+pub(crate) fn try_out() -> i32 {
+    if let Err(errno) = make_private() {
+        return errno.raw_os_error();
+    }
+    // A new one is refused where parts of the old are covered.
+    match instance(c"proc", &[], MountAttrFlags::empty()) {
+        Ok(_) => 0,
+        Err(_) => NO_PROC,
+    }
+}
+
+/// An exit status that is no error number.
+const NO_PROC: i32 = 200;
+
+/// What the exit status of [`try_out`] means.
+pub(crate) fn why_not(status: Option<i32>) -> Result<(), Refusal> {
+    match status {
+        Some(0) => Ok(()),
+        Some(NO_PROC) => Err(Refusal::new(
+            "a user namespace can be made, but a new /proc in it is refused, because parts of the one here are covered",
+            "in a container: `--security-opt systempaths=unconfined` (podman: `unmask=ALL`), for a pod `procMount: Unmasked`",
+        )),
+        Some(errno) => Err(why_no_mounts(Errno::from_raw_os_error(errno))),
+        None => Err(Refusal::plain("the process in the user namespace was killed")),
+    }
 }
 
 /// A process in a new user namespace that waits for its maps.
@@ -155,11 +187,11 @@ impl Waiting {
         let (wait, go) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed)?;
         let mask = sys::block_signals();
-        let forked = sys::fork_into(namespace::USER | namespace::MOUNT, None);
+        let forked = sys::fork_into(TRIED, None);
         if let Ok(Fork::Child) = forked {
             drop(go);
             let _ = rustix::io::retry_on_intr(|| rustix::io::read(&wait, &mut [0_u8]));
-            sys::exit(make_private().err().map_or(0, Errno::raw_os_error));
+            sys::exit(try_out());
         }
         sys::restore_signals(mask);
         let Fork::Parent { pid, pidfd } = forked.map_err(why_no_namespace)? else {
@@ -188,11 +220,7 @@ impl Waiting {
         let status = rustix::io::retry_on_intr(|| {
             rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)
         });
-        match status.ok().flatten().and_then(|it| it.exit_status()) {
-            Some(0) => Ok(user),
-            Some(errno) => Err(why_no_mounts(Errno::from_raw_os_error(errno))),
-            None => Err(Refusal::plain("the process in the user namespace was killed")),
-        }
+        why_not(status.ok().flatten().and_then(|it| it.exit_status())).map(|()| user)
     }
 }
 
@@ -363,7 +391,7 @@ pub(crate) fn why_no_namespace(errno: Errno) -> Refusal {
 }
 
 /// Why a user namespace is of no use.
-pub(crate) fn why_no_mounts(errno: Errno) -> Refusal {
+fn why_no_mounts(errno: Errno) -> Refusal {
     let reason = format!("a user namespace can be made, but mounting in it is refused: {errno}");
     match forbidding_setting() {
         Some((name, remedy)) => {
