@@ -11,11 +11,11 @@ use std::{
 
 use cache::{StepKey, StepRecord};
 use image::{DiffId, entry::Time, layer::LayerIndex};
+use parser::span::Span;
 use planner::{
     facts::Facts,
     plan::{CopyItem, CopyOp, MkdirOp, Op, Plan, Source, Step, StepId},
 };
-use parser::span::Span;
 
 use crate::{
     assemble::{self, Built, StepLayer},
@@ -68,6 +68,9 @@ impl Session {
         let _lease = self.store.lease().map_err(|error| outside(error.into()))?;
         let runs: Vec<Execution<'_>> =
             plans.iter().map(|plan| Execution::new(self, plan, facts)).collect();
+        for run in &runs {
+            run.show_known_images().map_err(outside)?;
+        }
         let mut tasks = Vec::new();
         let mut dependencies: Vec<Vec<usize>> = Vec::new();
         for (run_idx, run) in runs.iter().enumerate() {
@@ -211,6 +214,27 @@ impl<'a> Execution<'a> {
         assemble::assemble(self.plan, chain.layers().to_vec(), |id| {
             self.results.get(id.0)?.get().map(|it| it.layer)
         })
+    }
+
+    /// Base images whose layers are here appear in the progress before the steps on top of them.
+    fn show_known_images(&self) -> Result<(), ExecutorError> {
+        for (image_idx, pulled) in self.pulled.iter().enumerate() {
+            let layers = self.chain(&Source::Image(image_idx))?;
+            if self.has_all(&layers)? {
+                *pulled.lock().unwrap_or_else(PoisonError::into_inner) = true;
+                self.session.task(self.image_task_name(image_idx)).cached();
+            }
+        }
+        Ok(())
+    }
+
+    fn has_all(&self, chain: &Chain) -> Result<bool, ExecutorError> {
+        for layer in chain.layers() {
+            if self.session.store.layer(layer)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Base images of which nothing was needed appear in the progress as known.

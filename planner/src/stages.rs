@@ -328,6 +328,18 @@ impl StageGraph {
         Ok(())
     }
 
+    /// Returns the stage that may have been meant where an image is asked for.
+    pub fn meant_stage(&self, query: &ImageQuery) -> Option<&str> {
+        let found = (0..self.stages.len()).find(|it| self.query(*it).as_ref() == Some(query))?;
+        let Base::Image(ImageOrigin::Reference(name), _) = &self.stages[found].base else {
+            return None;
+        };
+        let written = name.familiar();
+        let written = written.strip_suffix(":latest").unwrap_or(&written);
+        let names = self.names().into_iter().flatten();
+        parser::suggest::suggest(written, names, false)
+    }
+
     /// Returns the FROM line or flag that asks for an image.
     pub fn span_of(&self, query: &ImageQuery) -> Option<Span> {
         let found = (0..self.stages.len()).find(|it| self.query(*it).as_ref() == Some(query))?;

@@ -1,8 +1,9 @@
 //! RUN: looked up by its key, run in a sandbox, its changes packed into a layer.
 //!
 //! Read in this order: the walk here, [`key`] (what a result depends on), [`mounts`] (what `--mount` makes of trees,
-//! caches and secrets), [`output`] (the process and what it prints).
+//! caches and secrets), [`agent`] (the socket of `--mount=type=ssh`), [`output`] (the process and what it prints).
 
+mod agent;
 mod key;
 mod mounts;
 mod output;
@@ -120,7 +121,6 @@ impl Execution<'_> {
                 gid: 0,
             });
         }
-        // Guards of cache mounts: they are let go when the command has ended.
         let mut guards = Vec::new();
         for (mount_idx, mount) in op.mounts.iter().enumerate() {
             self.add_mount(step, &mut spec, mount, &scratch, mount_idx, &mut guards, task)?;

@@ -6,7 +6,7 @@ use cache::StepRecord;
 use planner::plan::{CopyItem, CopyOp, MountOp, Sharing, Source, Step};
 use sandbox::{Access, Mount, Source as MountSource, Spec};
 
-use super::os;
+use super::{agent::Agent, os};
 use crate::{
     copy,
     error::ExecutorError,
@@ -18,6 +18,13 @@ use crate::{
 
 /// A secret is at most this long, as in BuildKit.
 const SECRET_LIMIT: u64 = 500 << 10;
+
+/// What is held while a command runs, and let go when it has ended.
+#[expect(dead_code, reason = "they are there to be dropped")]
+pub(super) enum Guard {
+    Cache(cache::CacheMount),
+    Agent(Agent),
+}
 
 impl Execution<'_> {
     #[expect(
@@ -31,7 +38,7 @@ impl Execution<'_> {
         mount: &MountOp,
         scratch: &std::path::Path,
         mount_idx: usize,
-        guards: &mut Vec<cache::CacheMount>,
+        guards: &mut Vec<Guard>,
         task: &Task<'_>,
     ) -> Result<(), ExecutorError> {
         match mount {
@@ -111,7 +118,7 @@ impl Execution<'_> {
                     path: PathBuf::from("/"),
                 };
                 spec.mounts.push(Mount::Bind { source, target: PathBuf::from(os(target)), access });
-                guards.push(mount);
+                guards.push(Guard::Cache(mount));
             }
             MountOp::Tmpfs { target, size } => {
                 spec.mounts.push(Mount::Tmpfs {
@@ -140,9 +147,13 @@ impl Execution<'_> {
                     });
                 }
             }
-            MountOp::Ssh { id, target, required, .. } => match self.session.ssh.get(id) {
+            MountOp::Ssh { id, target, required, mode, uid, gid } => match self.session.ssh.get(id)
+            {
                 Some(socket) => {
-                    let source = MountSource::Host(socket.clone());
+                    let folder = scratch.join(format!("agent{mount_idx}"));
+                    let agent = Agent::start(socket, &folder, (*mode, *uid, *gid))?;
+                    let source = MountSource::Host(agent.path().to_owned());
+                    guards.push(Guard::Agent(agent));
                     let target = PathBuf::from(os(target));
                     if !spec.env.iter().any(|(name, _)| name == "SSH_AUTH_SOCK") {
                         spec.env.push(("SSH_AUTH_SOCK".into(), target.clone().into_os_string()));

@@ -335,7 +335,10 @@ fn plan(
             return planner::plan(&graph, facts).map_err(refused);
         }
         session.look_up(&needs, facts).map_err(|(query, error)| {
-            let diagnostic = Diagnostic { span: graph.span_of(&query), ..of_executor(&error) };
+            let mut diagnostic = Diagnostic { span: graph.span_of(&query), ..of_executor(&error) };
+            if let Some(stage) = graph.meant_stage(&query) {
+                diagnostic.hint = Some(format!("no stage has this name: did you mean `{stage}`?"));
+            }
             shown(source, &[diagnostic], Exit::Failed)
         })?;
     }
