@@ -190,13 +190,14 @@ fn r9_agents() {
     let ssh = format!("default={}", agent.display());
     let built = kiln.build_with(
         concat!(
-            "FROM box\nRUN --mount=type=ssh [ -S $SSH_AUTH_SOCK ] && echo $SSH_AUTH_SOCK > /a\n",
+            "FROM box\nRUN --mount=type=ssh,mode=0660,uid=7,gid=8 ",
+            "echo $SSH_AUTH_SOCK > /a; stat -c '%F %a %u:%g' $SSH_AUTH_SOCK >> /a\n",
             "RUN --mount=type=ssh,target=/s echo $SSH_AUTH_SOCK > /b\n",
             "RUN --mount=type=ssh,id=none true && [ -z \"$SSH_AUTH_SOCK\" ] && touch /c\n",
         ),
         &["--ssh", &ssh],
     );
-    assert_eq!(built.text("a"), "/run/buildkit/ssh_agent.0");
+    assert_eq!(built.text("a"), "/run/buildkit/ssh_agent.0\nsocket 660 7:8");
     assert_eq!(built.text("b"), "/s");
     assert!(!built.has("run/buildkit") && !built.has("s"));
     let log = kiln.fails("FROM box\nRUN --mount=type=ssh,required true\n", &[]);
