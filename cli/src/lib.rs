@@ -51,7 +51,7 @@ fn run(args: &[OsString]) -> Exit {
             // Help goes to standard output, mistakes to standard error; a closed one changes nothing.
             let _ = error.print();
             return match error.use_stderr() {
-                true if is_run(args) => Exit::Process(commands::run::OUR_FAULT),
+                true if args::is_run(args) => Exit::Process(commands::run::OUR_FAULT),
                 true => Exit::Input,
                 false => Exit::Done,
             };
@@ -64,12 +64,4 @@ fn run(args: &[OsString]) -> Exit {
             failure.exit
         }
     }
-}
-
-/// Whether the command line is one of `kiln run`, whose status 2 would be that of the process.
-fn is_run(args: &[OsString]) -> bool {
-    args.iter()
-        .skip(1)
-        .find(|it| !it.as_encoded_bytes().starts_with(b"-"))
-        .is_some_and(|it| it == "run")
 }

@@ -6,7 +6,8 @@
 //! 2. [`dockerfile`] — `kiln plan` and `kiln fmt`.
 //! 3. [`run`] — `kiln run`.
 //! 4. [`images`], [`registry`], [`system`] — the rest.
-//! 5. [`refused`] — options of docker that are known and not there yet.
+//! 5. [`refused`] — options and commands of docker that are known and not there yet.
+//! 6. [`tail`] — where the options of `kiln run` end.
 
 pub mod build;
 pub mod dockerfile;
@@ -15,6 +16,7 @@ pub mod refused;
 pub mod registry;
 pub mod run;
 pub mod system;
+pub mod tail;
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -103,9 +105,13 @@ impl Command {
 ///
 /// Returns clap's error, which also is how help and version are asked for.
 pub fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
-    let parsed = switches(Cli::command())
-        .try_get_matches_from(args)
-        .and_then(|it| Cli::from_arg_matches(&it));
+    let mut built = definition();
+    built.build();
+    if let Some(name) = tail::subcommand(&built, args) {
+        refused::command(&args[name..])?;
+    }
+    let (args, tail) = tail::split(&built, args);
+    let parsed = definition().try_get_matches_from(args).and_then(|it| Cli::from_arg_matches(&it));
     match parsed {
         // The help of the plain command does not show the `=true` that nobody writes.
         Err(error) if error.kind() == ErrorKind::DisplayHelp => {
@@ -114,8 +120,25 @@ pub fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
                 _ => Err(error),
             }
         }
-        parsed => parsed,
+        Ok(mut cli) => {
+            if let (Command::Run(args), Some(tail)) = (&mut cli.command, tail) {
+                args.command = tail.to_vec();
+            }
+            Ok(cli)
+        }
+        Err(error) => Err(error),
     }
+}
+
+/// Whether a command line, program name first, is one of `kiln run`.
+pub fn is_run(args: &[OsString]) -> bool {
+    let mut built = definition();
+    built.build();
+    tail::subcommand(&built, args).is_some_and(|name| args[name] == "run")
+}
+
+fn definition() -> clap::Command {
+    switches(Cli::command())
 }
 
 /// Lets every switch be written `--name`, `--name=true` and `--name=false`, as docker's may.
@@ -176,12 +199,63 @@ mod tests {
         assert!(parsed("kiln build --provenance=mode=max .").is_err());
     }
 
+    fn run(line: &str) -> run::RunArgs {
+        match parsed(line) {
+            Ok(Command::Run(args)) => *args,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
     #[test]
     fn what_follows_the_image_belongs_to_the_process() {
-        let Ok(Command::Run(args)) = parsed("kiln run -it --rm -e A=1 app sh -c -x --rm=no") else {
-            panic!("not parsed");
-        };
+        let args = run("kiln run -it --rm -e A=1 app sh -c -x --rm=no");
         assert!(args.interactive && args.tty && args.rm);
         assert_eq!(args.command, ["sh", "-c", "-x", "--rm=no"]);
+        for tail in [
+            "-e A=1 x",
+            "--help",
+            "-h",
+            "--root /x",
+            "--",
+            "-- x",
+            "--privileged",
+            "-d",
+            "--no-such",
+            "",
+        ] {
+            let args = run(&format!("kiln run --rm app {tail}"));
+            assert_eq!(args.image, "app");
+            assert!(args.env.is_empty() && !args.privileged);
+            assert_eq!(args.command.join(std::ffi::OsStr::new(" ")), tail, "{tail}");
+        }
+    }
+
+    #[test]
+    fn h_is_the_host_name_of_a_container() {
+        assert_eq!(run("kiln run -h box app").hostname.as_deref(), Some("box"));
+        assert_eq!(run("kiln run --hostname box app -h x").hostname.as_deref(), Some("box"));
+        assert!(parsed("kiln run --help").expect_err("help").contains("--hostname"));
+        assert!(parsed("kiln build -h").expect_err("help").contains("--build-arg"));
+    }
+
+    #[test]
+    fn commands_of_docker_that_are_not_there_say_so() {
+        for (line, word) in [
+            ("kiln ps", "foreground"),
+            ("kiln --root x stop y", "foreground"),
+            ("kiln exec -it app sh", "kiln run"),
+            ("kiln container run app", "kiln run"),
+            ("kiln volume ls", "-v"),
+            ("kiln network create x", "--network"),
+            ("kiln compose up", "compose"),
+        ] {
+            let message = parsed(line).expect_err("refused");
+            assert!(message.contains("not supported") && message.contains(word), "{message}");
+            assert!(!message.contains("tip:"), "{message}");
+        }
+        for option in ["cidfile", "log-driver"] {
+            let message = parsed(&format!("kiln run --{option} x app")).expect_err("refused");
+            assert!(message.contains(&format!("`--{option}`")), "{message}");
+        }
     }
 }

@@ -1,8 +1,8 @@
-//! Options that docker has and kiln has not yet: refused by name, with what to do instead.
+//! Options and commands that docker has and kiln has not yet: refused by name, with what to do instead.
 //!
 //! They are data, so that a test can walk them. An option that comes to life leaves its table.
 
-use std::marker::PhantomData;
+use std::{ffi::OsString, marker::PhantomData};
 
 use clap::{
     Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, error::ErrorKind,
@@ -90,6 +90,9 @@ impl Table for Run {
         RefusedOption { name: "publish", short: Some('p'), takes_value: true, hint: PORTS },
         RefusedOption { name: "publish-all", short: Some('P'), takes_value: false, hint: PORTS },
         RefusedOption { name: "attach", short: Some('a'), takes_value: true, hint: STREAMS },
+        value("cidfile", "name the container with `--name`"),
+        value("log-driver", "output goes to the standard output and error of kiln; redirect those"),
+        value("log-opt", "output goes to the standard output and error of kiln; redirect those"),
         value("restart", BACKGROUND),
         value("sig-proxy", STREAMS),
         value("detach-keys", STREAMS),
@@ -117,6 +120,63 @@ impl Table for Run {
         value("sysctl", "the kernel's settings are those of the machine; set it there"),
         value("volumes-from", "name the paths with `-v SOURCE:TARGET`"),
     ];
+}
+
+const CONTAINERS: &str = "containers run in the foreground so far and end with their process; \
+    `kiln run` starts one, Ctrl-C ends it, and the shell's `&` puts it into the background";
+const FILES: &str =
+    "copy files with `-v` in `kiln run`, or take those of an image with `kiln build -o DIR`";
+const CLUSTER: &str = "kiln runs containers on this machine only";
+
+/// The commands of docker that are not there, each with what to do instead.
+const COMMANDS: &[(&[&str], &str)] = &[
+    (
+        &[
+            "ps", "attach", "create", "kill", "pause", "port", "rename", "restart", "rm", "start",
+            "stats",
+        ],
+        CONTAINERS,
+    ),
+    (&["stop", "top", "unpause", "update", "wait"], CONTAINERS),
+    (&["exec"], "start a second container of the image with `kiln run`"),
+    (
+        &["container"],
+        "containers run in the foreground so far; start one with `kiln run`, clean up with `kiln system prune`",
+    ),
+    (&["commit", "diff"], "write the change into a Dockerfile and use `kiln build`"),
+    (&["cp", "export"], FILES),
+    (&["import"], "use a Dockerfile with `FROM scratch` and `ADD FILE.tar /`"),
+    (&["compose"], "there is no compose yet; start each container with `kiln run`"),
+    (
+        &["network"],
+        "containers have the machine's network so far, or none with `kiln run --network none`",
+    ),
+    (
+        &["volume"],
+        "there are no named volumes; show a folder of the machine with `kiln run -v FOLDER:PATH`",
+    ),
+    (&["bake"], "start each build with `kiln build`"),
+    (&["search"], "search on the registry's own site"),
+    (&["events", "context", "daemon"], "there is no daemon"),
+    (
+        &["manifest", "trust", "plugin", "scout"],
+        "build and push images with `kiln build --platform … --push`",
+    ),
+    (&["swarm", "service", "stack", "node", "config", "secret", "checkpoint"], CLUSTER),
+];
+
+/// Refuses what `args` start with, if it is a command of docker that is not there.
+///
+/// # Errors
+///
+/// Returns what to say.
+pub fn command(args: &[OsString]) -> Result<(), clap::Error> {
+    let Some(name) = args.first().and_then(|it| it.to_str()) else { return Ok(()) };
+    let Some((_, hint)) = COMMANDS.iter().find(|(names, _)| names.contains(&name)) else {
+        return Ok(());
+    };
+    let text = format!("command `{name}` is not supported\nhint: {hint}\n");
+    Err(clap::Error::raw(ErrorKind::InvalidSubcommand, text))
 }
 
 impl<T: Table> Args for Refused<T> {

@@ -1,8 +1,8 @@
 //! `kiln run`: a container in the foreground.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 
 use super::refused;
 use crate::values::{
@@ -17,13 +17,16 @@ use crate::values::{
 };
 
 /// The arguments of `kiln run`.
+///
+/// Docker's `-h` is the host name here, so that help has its long form only.
 #[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
 pub struct RunArgs {
     /// The image
     pub image: String,
     /// The command and its arguments [default: those of the image]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
-    pub command: Vec<String>,
+    pub command: Vec<OsString>,
 
     /// Keep standard input open
     #[arg(short, long)]
@@ -62,7 +65,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub name: Option<String>,
     /// Host name in the container
-    #[arg(long, value_name = "NAME")]
+    #[arg(short = 'h', long, value_name = "NAME")]
     pub hostname: Option<String>,
     /// Forbid writes to the container's root
     #[arg(long)]
@@ -133,6 +136,9 @@ pub struct RunArgs {
     /// Ports are open in any case.
     #[arg(long, hide = true, value_name = "PORT")]
     pub expose: Vec<String>,
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    pub help: Option<bool>,
     /// What docker has besides.
     #[command(flatten)]
     pub refused: refused::Refused<refused::Run>,

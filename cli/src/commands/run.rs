@@ -47,7 +47,7 @@ fn start(args: RunArgs, globals: &Globals) -> Result<Exit> {
     let store = session.store.clone();
     // Nothing of the pull is to be left in memory while the container runs.
     drop(session);
-    request.command = args.command.into_iter().map(OsString::from).collect();
+    request.command = args.command;
     let image =
         Image { name: &args.image, id: image.config, layers: &image.layers, config: &config };
     let mut note = |text: &str| print::err(&format!("warning: {text}\n"));

@@ -172,7 +172,9 @@ pub(crate) fn to_file(
     match dest {
         None | Some(Dest::Stdout) => write(&mut io::stdout().lock()).map_err(failed),
         // A device or a pipe is written to, and not put aside.
-        Some(Dest::Path(path)) if fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.is_dir()) => {
+        Some(Dest::Path(path))
+            if fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.is_dir()) =>
+        {
             let failed_at = |source: io::Error| ExecutorError::Write { path: path.clone(), source };
             let mut file = fs::OpenOptions::new()
                 .write(true)
