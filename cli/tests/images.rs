@@ -43,6 +43,12 @@ fn an_image_is_loaded_listed_shown_named_and_removed() {
         ok(&["inspect", "-f", "{{.Config.Cmd}} {{json .Os}}", "app:1"]),
         "[/run] \"linux\"\n"
     );
+    let absent = "{{.Config.User}}|{{.Config.Volumes}}|{{.Config.Entrypoint}}|{{.Config.Healthcheck}}|{{.Author}}";
+    assert_eq!(ok(&["inspect", "-f", absent, "app:1"]), "|map[]|[]|<nil>|\n");
+    let labels = "{{range $name, $value := .Config.Labels}}{{$name}}={{$value}}{{end}}";
+    assert_eq!(ok(&["inspect", "-f", labels, "app:1"]), "a=b\n");
+    let (_, err, status) = run(&["inspect", "-f", "{{.Config.Usr}}", "app:1"]);
+    assert!(err.contains("`.Config.Usr`") && status == Some(2), "{err}");
     let history = ok(&["history", "--format", "{{.CreatedBy}}|{{.Size}}", "app:1"]);
     assert_eq!(history, "CMD [\"/run\"]|0B\nCOPY run / # buildkit|10.2kB\n");
 

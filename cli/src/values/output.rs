@@ -150,6 +150,9 @@ fn parse_kind(value: &str, out: &mut Output) -> Result<OutputKind, String> {
 fn attribute(out: &mut Output, key: &str, value: &str) -> Result<(), String> {
     let truth = || boolean(value).map_err(|message| format!("`{key}`: {message}"));
     match key {
+        "dest" if value.is_empty() => {
+            return Err("`dest=` is empty; it is a path, or `-` for standard output".to_owned());
+        }
         "dest" => {
             out.dest = Some(if value == "-" { Dest::Stdout } else { Dest::Path(value.into()) })
         }
@@ -270,6 +273,11 @@ mod tests {
             ("type=zip,dest=x", "`zip`"),
             ("dest=x", "type="),
             ("type=local", "dest="),
+            ("type=local,dest=", "dest="),
+            ("type=oci,dest=", "dest="),
+            ("type=docker,dest=", "dest="),
+            ("type=tar,dest=", "dest="),
+            ("type=image,dest=", "dest"),
             ("type=oci,frob=1", "`frob`"),
             ("type=oci,dest=x,compression=lzma", "compression=lzma"),
             ("type=oci,dest=x,push=maybe", "`maybe`"),

@@ -83,7 +83,7 @@ fn text(args: &HistoryArgs, rows: &[Value]) -> Result<String> {
             let wrong = |message| Failure::input(anyhow!("--format: {message}"));
             let template =
                 Template::parse(format.strip_prefix("table ").unwrap_or(format)).map_err(wrong)?;
-            let lines = rows.iter().map(|it| template.fill(it).map(|it| it + "\n"));
+            let lines = rows.iter().map(|it| template.fill(it, &Value::Null).map(|it| it + "\n"));
             lines.collect::<std::result::Result<String, String>>().map_err(wrong)
         }
     }

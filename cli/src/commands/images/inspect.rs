@@ -45,9 +45,11 @@ pub fn run(args: &InspectArgs, globals: &Globals) -> Result<Exit> {
             print::out(&format!("{text}\n"))?;
         }
         Some(template) => {
+            let defaults = defaults();
             for value in &found {
-                let line =
-                    template.fill(value).map_err(|it| Failure::input(anyhow!("--format: {it}")))?;
+                let line = template
+                    .fill(value, &defaults)
+                    .map_err(|it| Failure::input(anyhow!("--format: {it}")))?;
                 print::out(&format!("{line}\n"))?;
             }
         }
@@ -94,4 +96,61 @@ fn document(store: &Store, image: &NamedImage) -> Result<Value> {
         put("Platforms", json!(platforms));
     }
     Ok(Value::Object(out))
+}
+
+/// The fields that docker has and that may be absent, with what they are when empty. `null` is what docker has as a pointer.
+fn defaults() -> Value {
+    json!({
+        "Id": "",
+        "RepoTags": [],
+        "RepoDigests": [],
+        "Parent": "",
+        "Comment": "",
+        "Created": "",
+        "Container": "",
+        "DockerVersion": "",
+        "Author": "",
+        "Architecture": "",
+        "Variant": "",
+        "Os": "",
+        "OsVersion": "",
+        "Size": 0,
+        "VirtualSize": 0,
+        "GraphDriver": { "Name": "", "Data": {} },
+        "RootFS": { "Type": "", "Layers": [] },
+        "Metadata": { "LastTagTime": "" },
+        "Descriptor": null,
+        "Manifests": [],
+        "Platforms": [],
+        "Config": config_defaults(),
+    })
+}
+
+fn config_defaults() -> Value {
+    json!({
+        "Hostname": "",
+        "Domainname": "",
+        "User": "",
+        "AttachStdin": false,
+        "AttachStdout": false,
+        "AttachStderr": false,
+        "ExposedPorts": {},
+        "Tty": false,
+        "OpenStdin": false,
+        "StdinOnce": false,
+        "Env": [],
+        "Cmd": [],
+        "Healthcheck": null,
+        "ArgsEscaped": false,
+        "Image": "",
+        "Volumes": {},
+        "WorkingDir": "",
+        "Entrypoint": [],
+        "NetworkDisabled": false,
+        "OnBuild": [],
+        "Labels": {},
+        "StopSignal": "",
+        "StopTimeout": null,
+        "Shell": [],
+    })
 }

@@ -137,7 +137,7 @@ fn text(args: &ListArgs, rows: &[Row]) -> Result<String> {
                 template.map_err(|message| Failure::input(anyhow!("--format: {message}")))?;
             let mut out = String::new();
             for row in rows {
-                let line = template.fill(&row.json(now));
+                let line = template.fill(&row.json(now), &Value::Null);
                 out += &line.map_err(|message| Failure::input(anyhow!("--format: {message}")))?;
                 out.push('\n');
             }
