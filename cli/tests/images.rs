@@ -60,7 +60,15 @@ fn an_image_is_loaded_listed_shown_named_and_removed() {
     let (_, err, _) = run(&["inspect", "ap:1"]);
     assert!(err.contains("did you mean `app:1`?"), "{err}");
     assert_eq!(ok(&["rmi", "app:1"]), "Untagged: app:1\n");
-    let removed = ok(&["rmi", "registry.example/team/app"]);
+    let container = folder.path().join("store/containers").join("c".repeat(64));
+    fs::create_dir_all(&container).expect("made");
+    let state = json!({ "id": "c".repeat(64), "image": "app:1", "image_id": inspected[0]["Id"], "command": ["/run"],
+        "created": 1, "remove": false, "status": 0, "finished": 2 });
+    fs::write(container.join("state.json"), state.to_string()).expect("written");
+    fs::write(container.join("lock"), "").expect("written");
+    let (_, err, status) = run(&["rmi", "registry.example/team/app"]);
+    assert!(err.contains("is used by container `cccccccccccc`") && status == Some(1), "{err}");
+    let removed = ok(&["rmi", "--force", "registry.example/team/app"]);
     assert_eq!(removed, format!("Untagged: registry.example/team/app:latest\nDeleted: {id}"));
     assert_eq!(ok(&["images", "-q"]), "");
     assert!(ok(&["system", "prune", "--force"]).contains("Total reclaimed space: "));

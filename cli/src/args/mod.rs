@@ -20,7 +20,10 @@ pub mod tail;
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+use clap::{
+    ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 use crate::values::boolean;
 
@@ -126,8 +129,18 @@ pub fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
             }
             Ok(cli)
         }
+        Err(error) if is_without_context(&error) => {
+            let text = "there is no PATH to build from\nhint: add `.` for this folder, as in `kiln build -t app .`\n";
+            Err(clap::Error::raw(ErrorKind::MissingRequiredArgument, text))
+        }
         Err(error) => Err(error),
     }
+}
+
+fn is_without_context(error: &clap::Error) -> bool {
+    error.kind() == ErrorKind::MissingRequiredArgument
+        && matches!(error.get(ContextKind::InvalidArg),
+            Some(ContextValue::Strings(names)) if names.iter().any(|it| it == "<PATH|URL|->"))
 }
 
 /// Whether a command line, program name first, is one of `kiln run`.

@@ -81,6 +81,7 @@ fn obtain(session: &Session, args: &RunArgs) -> Result<PlatformImage> {
     let wanted = match name(&args.image) {
         Ok(wanted) => wanted.with_default_tag(),
         // It may have been meant as an id.
+        Err(failure) if !is_id(&args.image) => return Err(failure),
         Err(failure) => return Err(find(&session.store, &args.image).err().unwrap_or(failure)),
     };
     if args.pull == PullPolicy::Missing {
@@ -96,6 +97,10 @@ fn obtain(session: &Session, args: &RunArgs) -> Result<PlatformImage> {
     say(&format!("{}\n", pulled.status))?;
     let names = [wanted.to_string()].into();
     platform_of(&NamedImage { names, record: pulled.record }, platform).cloned()
+}
+
+fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|it| it.is_ascii_hexdigit())
 }
 
 /// Of a base image only what a build needed may have come.

@@ -61,7 +61,7 @@ pub fn run(job: &mut Job, globals: &Globals) -> Result<Exit> {
 }
 
 fn answer(job: &mut Job, session: &mut Session) -> Result<Answer> {
-    let Opened { name, text, ignored } = execute::contexts(job, session)?;
+    let Opened { name, text, ignore } = execute::contexts(job, session)?;
     if job.call.question == Question::Context {
         let paths = paths(session, job.call.format)?;
         return Ok(Answer { text: paths, end: Ok(Exit::Done) });
@@ -72,7 +72,7 @@ fn answer(job: &mut Job, session: &mut Session) -> Result<Answer> {
     };
     let source = Source { name: &name, text: &text };
     let (dockerfile, diagnostics) = parser::parse(&text);
-    let none = Images::new();
+    let (none, ignored) = (Images::new(), ignore.texts());
     let subject = Subject {
         dockerfile: &dockerfile,
         diagnostics: &diagnostics,

@@ -1,9 +1,6 @@
 //! The call into the executor: Dockerfile and contexts in, image and outputs out.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 use anyhow::anyhow;
 use executor::{
@@ -21,6 +18,7 @@ use registry::{Client, Credentials};
 
 use super::{
     frontend,
+    ignore::IgnoreFile,
     input::{self, Dockerfile},
     job::Job,
     lint, outputs,
@@ -77,15 +75,16 @@ pub fn with_session<T>(
 }
 
 fn build(job: &mut Job, session: &mut Session, warnings: &mut Vec<Warning>) -> Result<Finished> {
-    let Planned { name, text, facts, plans } = planned(job, session, warnings)?;
+    let Planned { name, text, ignore, facts, plans } = planned(job, session, warnings)?;
     let source = Source { name: &name, text: &text };
     let missing = session.missing_sources(&plans);
     if !missing.is_empty() {
-        let of_step = |it: &StepError| Diagnostic { span: it.span, ..of_executor(&it.source) };
-        let diagnostics: Vec<Diagnostic> = missing.iter().map(of_step).collect();
+        let diagnostics: Vec<Diagnostic> = missing.iter().map(|it| of_step(&ignore, it)).collect();
         return Err(shown(source, &diagnostics, Exit::Failed));
     }
-    let images = session.build(&plans, &facts).map_err(|error| step_failure(source, &error))?;
+    let images = session
+        .build(&plans, &facts)
+        .map_err(|error| shown(source, &[of_step(&ignore, &error)], Exit::Failed))?;
     let image = outputs::write(job, session, &images)?;
     Ok(Finished { image, build: Some(session.build_id.clone()) })
 }
@@ -97,6 +96,8 @@ pub struct Planned {
     pub name: String,
     /// The Dockerfile.
     pub text: String,
+    /// The ignore file.
+    pub ignore: IgnoreFile,
     /// What was looked up.
     pub facts: Facts,
     /// A plan for each request.
@@ -113,11 +114,11 @@ pub fn planned(
     session: &mut Session,
     warnings: &mut Vec<Warning>,
 ) -> Result<Planned> {
-    let Opened { name, text, ignored } = contexts(job, session)?;
+    let Opened { name, text, ignore } = contexts(job, session)?;
     let source = Source { name: &name, text: &text };
     frontend::check(source, &job.requests[0])?;
     let (dockerfile, mistakes) = parser::parse(&text);
-    let mut facts = Facts { ignored, ..Facts::default() };
+    let mut facts = Facts { ignored: ignore.texts(), ..Facts::default() };
     let plans: Result<Vec<Plan>> = match mistakes.is_empty() {
         true => {
             let plan = |it| plan(source, &dockerfile, it, &mut facts, session);
@@ -144,7 +145,7 @@ pub fn planned(
     }
     let plans = plans?;
     lint::refuse(&subject, warnings)?;
-    Ok(Planned { name, text, facts, plans })
+    Ok(Planned { name, text, ignore, facts, plans })
 }
 
 fn session(job: &Job, globals: &Globals, listener: Listener) -> Result<Session> {
@@ -206,8 +207,8 @@ pub struct Opened {
     pub name: String,
     /// The Dockerfile.
     pub text: String,
-    /// The patterns of the ignore file.
-    pub ignored: Vec<String>,
+    /// The ignore file.
+    pub ignore: IgnoreFile,
 }
 
 /// Opens the main context and reads the Dockerfile.
@@ -216,12 +217,12 @@ pub struct Opened {
 ///
 /// Fails where one of them cannot be read.
 pub fn contexts(job: &mut Job, session: &mut Session) -> Result<Opened> {
-    let mut ignored = Vec::new();
+    let mut ignore = IgnoreFile::default();
     let context = match std::mem::replace(&mut job.input.context, input::Context::Empty) {
         input::Context::Empty => Context::empty(),
         input::Context::Directory(path) => {
-            ignored = ignore_patterns(&job.input.dockerfile, &path)?;
-            Context::folder(session, &path, ignored.clone()).map_err(failed)?
+            ignore = IgnoreFile::of(&job.input.dockerfile, &path)?;
+            Context::folder(session, &path, ignore.texts()).map_err(failed)?
         }
         input::Context::Archive(input) => Context::archive(session, input).map_err(failed)?,
         input::Context::Remote(url) => remote_context(session, &url)?,
@@ -248,7 +249,7 @@ pub fn contexts(job: &mut Job, session: &mut Session) -> Result<Opened> {
         },
     };
     session.contexts.insert("context".to_owned(), context);
-    Ok(Opened { name, text: parser::decode(&bytes), ignored })
+    Ok(Opened { name, text: parser::decode(&bytes), ignore })
 }
 
 fn remote_context(session: &Session, url: &str) -> Result<Context> {
@@ -268,36 +269,6 @@ fn remote_context(session: &Session, url: &str) -> Result<Context> {
             Context::http(session, &http).map_err(failed)
         }
     }
-}
-
-/// The patterns that hide files of a folder: those beside the Dockerfile, else those in the folder.
-fn ignore_patterns(dockerfile: &Dockerfile, folder: &Path) -> Result<Vec<String>> {
-    let mut candidates = Vec::new();
-    if let Dockerfile::Read { path: Some(path), .. } = dockerfile {
-        let mut beside = path.clone().into_os_string();
-        beside.push(".dockerignore");
-        candidates.push(PathBuf::from(beside));
-    }
-    candidates.push(folder.join(".dockerignore"));
-    for path in candidates {
-        match fs::read(&path) {
-            Ok(bytes) => {
-                let patterns = parser::ignore::read(&parser::decode(&bytes));
-                return Ok(patterns.into_iter().map(|it| it.text).collect());
-            }
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) => {}
-            Err(error) => {
-                return Err(Failure::input(
-                    anyhow::Error::new(error).context(format!("cannot read `{}`", path.display())),
-                ));
-            }
-        }
-    }
-    Ok(Vec::new())
 }
 
 fn plan(
@@ -325,8 +296,8 @@ fn plan(
             continue;
         }
         let path = PathBuf::from(&value);
-        let patterns = ignore_patterns(&Dockerfile::InContext { path: String::new() }, &path)?;
-        let context = Context::folder(session, &path, patterns).map_err(failed)?;
+        let ignore = IgnoreFile::of(&Dockerfile::InContext { path: String::new() }, &path)?;
+        let context = Context::folder(session, &path, ignore.texts()).map_err(failed)?;
         session.contexts.insert(name, context);
     }
     loop {
@@ -364,9 +335,16 @@ fn of_executor(error: &ExecutorError) -> Diagnostic {
     }
 }
 
-fn step_failure(source: Source<'_>, error: &StepError) -> Failure {
-    let diagnostic = Diagnostic { span: error.span, ..of_executor(&error.source) };
-    shown(source, &[diagnostic], Exit::Failed)
+fn of_step(ignore: &IgnoreFile, error: &StepError) -> Diagnostic {
+    let mut diagnostic = Diagnostic { span: error.span, ..of_executor(&error.source) };
+    if let ExecutorError::Ignored { path, pattern } = &*error.source
+        && let Some(place) = ignore.place_of(pattern)
+    {
+        diagnostic.message = format!(
+            "failed to calculate checksum: `{path}`: not found, excluded by `{pattern}` at {place}"
+        );
+    }
+    diagnostic
 }
 
 /// A failure that shows the place in the Dockerfile.

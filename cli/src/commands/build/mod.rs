@@ -11,6 +11,7 @@
 pub mod call;
 pub mod execute;
 pub mod frontend;
+pub mod ignore;
 pub mod input;
 pub mod job;
 pub mod lint;

@@ -35,7 +35,7 @@ pub fn tag(args: &TagArgs, globals: &Globals) -> Result<Exit> {
 ///
 /// # Errors
 ///
-/// Fails where one of them is not there or has several names; the others have been removed.
+/// Fails where one of them is not there, has several names, or is used by a container; the others have been removed.
 pub fn remove(args: &RemoveArgs, globals: &Globals) -> Result<Exit> {
     let store = globals.store()?;
     let mut failed = None;
@@ -68,6 +68,9 @@ fn remove_one(store: &Store, text: &str, image: &NamedImage, force: bool) -> Res
         }
         None => names.clone(),
     };
+    if gone.len() == names.len() && !force {
+        refuse_used(store, text, image)?;
+    }
     let mut lines = String::new();
     for name in &gone {
         store.untag(name).or_failed()?;
@@ -78,4 +81,23 @@ fn remove_one(store: &Store, text: &str, image: &NamedImage, force: bool) -> Res
         lines += &format!("Deleted: {}\n", image.record.id());
     }
     Ok(lines)
+}
+
+/// Refuses to remove an image that a container is made of.
+fn refuse_used(store: &Store, text: &str, image: &NamedImage) -> Result<()> {
+    let containers = runtime::containers(store).or_failed()?;
+    let used = containers
+        .iter()
+        .find(|(state, _)| image.record.platforms.iter().any(|it| it.config == state.image_id));
+    let Some((state, is_running)) = used else { return Ok(()) };
+    let container = state.name.as_deref().unwrap_or(state.id.short());
+    let (what, hint) = match is_running {
+        true => ("runs", "wait for its end, or use --force"),
+        false => {
+            ("has ended", "`kiln system prune` removes containers that have ended; or use --force")
+        }
+    };
+    let message =
+        anyhow!("conflict: image `{text}` is used by container `{container}`, which {what}");
+    Err(Failure::failed(message).hint(hint))
 }
