@@ -94,8 +94,9 @@ pub(crate) fn size(text: &str) -> Option<u64> {
         return None;
     }
     let multiplier = suffix_multiplier(suffix)?;
-    // `as` saturates, and there is no checked way from a float.
-    Some((number * multiplier) as u64)
+    let bytes = number * multiplier;
+    // More than any machine has is a mistake, and what the kernel is given must fit in 63 bits.
+    (bytes < i64::MAX as f64).then_some(bytes as u64)
 }
 
 fn suffix_multiplier(suffix: &str) -> Option<f64> {

@@ -32,6 +32,7 @@ pub(crate) const TERMINAL: u8 = b'T';
 ///
 /// `report` receives one [`Failure`], or is closed when the command has started.
 pub(crate) fn run(program: &mut Program, report: &OwnedFd, control: &OwnedFd) -> ! {
+    sys::blank_command_line(&program.command_line);
     sys::reset_signal_handlers();
     close_others(program, report, control);
     let status = match start(program, report, control) {

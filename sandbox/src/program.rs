@@ -55,6 +55,8 @@ pub(crate) struct Program {
     pub(crate) mounts: Vec<Attach>,
     pub(crate) dev: OwnedFd,
     pub(crate) shm: OwnedFd,
+    /// Where the kernel has kiln's arguments: init forgets them, since the command can see init.
+    pub(crate) command_line: std::ops::Range<usize>,
     /// Shown in place of masked directories.
     pub(crate) empty: OwnedFd,
     /// The machine's `/sys`, where a new one may not be possible.

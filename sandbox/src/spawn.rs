@@ -27,6 +27,17 @@ use crate::user::{self, Identity};
 use crate::userns;
 use crate::{caps, devices, init, root, seccomp};
 
+/// Where the kernel has the arguments of this process; empty if it does not say.
+fn command_line() -> std::ops::Range<usize> {
+    let find = || {
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        // The name of the program may hold anything, but it ends at the last bracket; the state after it is field 3.
+        let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace().skip(48 - 3);
+        Some(fields.next()?.parse().ok()?..fields.next()?.parse().ok()?)
+    };
+    find().unwrap_or(0..0)
+}
+
 /// Where programs are looked for if the environment has no `PATH`.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -150,6 +161,7 @@ fn prepare(spec: &Spec) -> Result<Prepared, SandboxError> {
         mounts: plan.mounts,
         dev,
         shm,
+        command_line: command_line(),
         empty,
         sys: if in_userns { Some(machine_sys(spec.privileged)?) } else { None },
         mounts_in_dev: plan.mounts_in_dev,

@@ -25,6 +25,13 @@ fn privileged_writes_land_in_the_upper_directory() {
 }
 
 #[test]
+fn privileged_the_command_line_of_kiln_is_not_seen() {
+    let it = Fixture::new();
+    let ran = it.sh("tr -d '\\0' < /proc/1/cmdline; cat /proc/1/environ");
+    assert_eq!(ran.out, "");
+}
+
+#[test]
 fn privileged_nothing_but_the_changes_is_in_the_upper_directory() {
     let it = Fixture::new();
     let before = fs::metadata(it.lower().join("etc")).unwrap();

@@ -11,7 +11,7 @@ use std::{
 
 use executor::event::{Event, Outcome, TaskId};
 
-use super::line::{Lines, amount, stamp};
+use super::line::{Lines, amount, printable, stamp};
 
 /// How long lines wait for the floor.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -63,6 +63,7 @@ impl Plain {
         match event {
             Event::Started { task, name } => {
                 self.n_tasks += 1;
+                let name = printable(&name);
                 let state = Task { number: self.n_tasks, name, started: now, ..Task::default() };
                 self.tasks.insert(task, state);
                 if self.floor.is_none() {
