@@ -36,6 +36,7 @@ impl IgnoreFile {
             match fs::read(&path) {
                 Ok(bytes) => {
                     let patterns = parser::ignore::read(&parser::decode(&bytes));
+                    let path = path.strip_prefix(".").unwrap_or(&path).to_owned();
                     let file = Self { path, patterns };
                     return file.check().map(|()| file);
                 }
