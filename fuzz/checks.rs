@@ -9,7 +9,7 @@ use image::{
     Digest, ImageRef, Platform,
     compress::{DecompressLimits, decompress_limited},
     document::{ImageConfig, Index, Manifest, RunConfig, media_type},
-    layer::{Limits, LayerIndex, Mode, Record, TarReader},
+    layer::{LayerIndex, Limits, Mode, Record, TarReader},
     view::View,
 };
 use parser::{ast::Instruction, span::Span};
@@ -29,8 +29,11 @@ use planner::{
     wildcard, workdir,
 };
 
+/// Panics if something does not hold of some bytes.
+pub type Check = fn(&[u8]);
+
 /// Every target and its function.
-pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+pub const TARGETS: [(&str, Check); 7] = [
     ("dockerfile", dockerfile),
     ("expansion", expansion),
     ("ignore_file", ignore_file),
@@ -160,7 +163,9 @@ pub fn ignore_file(data: &[u8]) {
         let ends = path.iter().enumerate().filter(|(_, it)| **it == b'/').map(|(at, _)| at);
         for end in ends.chain([path.len()]) {
             trail = patterns.enter(trail, &path[..end]);
-            let may_descend = end == path.len() || patterns.may_descend(&path[..end]);
+            // Of a deep path only some folders: each answer is a walk of its own.
+            let is_asked = end < path.len() && (end < 64 || end.is_multiple_of(97));
+            let may_descend = !is_asked || patterns.may_descend(&path[..end]);
             assert!(may_descend || is_excluded, "what is wanted can be reached");
         }
         assert_eq!(trail.is_excluded(), is_excluded, "a walk comes to the same");

@@ -4,6 +4,7 @@
 use std::{fs, path::Path, time::Instant};
 
 #[path = "../../fuzz/checks.rs"]
+#[expect(unreachable_pub, reason = "the fuzz targets see this module as a crate")]
 mod checks;
 
 #[test]
