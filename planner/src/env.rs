@@ -4,7 +4,7 @@
 //! So copies share all that they have in common: the variables are the leaves of a tree in which the hash of a name is
 //! the way, four bits for each step, and setting one makes anew only the nodes on its way.
 
-use alloc::{sync::Arc, vec::Vec};
+use alloc::{borrow::ToOwned, string::String, sync::Arc, vec::Vec};
 use core::fmt;
 
 use crate::expand::Environment;
@@ -43,8 +43,18 @@ impl Variables {
         Self { no_case: true, ..Self::default() }
     }
 
+    /// Reports whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.root.is_none()
+    }
+
+    /// What names that are one have in common.
+    pub(crate) fn key(&self, name: &str) -> String {
+        if self.no_case { name.to_ascii_lowercase() } else { name.to_owned() }
+    }
+
     /// Says whether two names are one.
-    pub(crate) fn is_same(&self, one: &str, other: &str) -> bool {
+    fn is_same(&self, one: &str, other: &str) -> bool {
         one == other || self.no_case && one.eq_ignore_ascii_case(other)
     }
 

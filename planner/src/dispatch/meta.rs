@@ -162,6 +162,7 @@ impl Builder<'_> {
                 && !NON_ENV_ARGS.contains(&name.as_str())
             {
                 state.env.set(name, value);
+                state.is_settled = false;
             }
             texts.push(match &value {
                 Some(value) => format!("{name}={value}"),
@@ -176,9 +177,7 @@ impl Builder<'_> {
     fn env(&mut self, state: &mut StageState, pairs: &ast::Pairs) -> Result<(), PlanError> {
         let pairs = self.expand_pairs(state, pairs)?;
         for (key, value) in &pairs {
-            state.env.set(key, value);
-            let is_same = |name: &str| state.env.is_same(name, key);
-            set_image_variable(&mut state.config.config.env, key, value, is_same);
+            state.set_variable(key, value);
         }
         state.remember(format!("ENV {}", pairs_text(&pairs)), None);
         Ok(())
@@ -268,22 +267,6 @@ impl Builder<'_> {
         };
         state.tree = self.push(step);
         state.remember(line, Some(StepId(self.steps.len() - 1)));
-    }
-}
-
-/// Sets a variable of an image; one that is there keeps its place.
-fn set_image_variable(
-    env: &mut Vec<String>,
-    key: &str,
-    value: &str,
-    is_same: impl Fn(&str) -> bool,
-) {
-    let pair = format!("{key}={value}");
-    let is_it =
-        |it: &&mut String| is_same(it.split_once('=').map_or(it.as_str(), |(name, _)| name));
-    match env.iter_mut().find(is_it) {
-        Some(found) => *found = pair,
-        None => env.push(pair),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a stage carries from line to line.
 
 use alloc::{
+    collections::{BTreeMap, btree_map::Entry},
     format,
     string::{String, ToString},
     vec::Vec,
@@ -26,6 +27,10 @@ pub(super) struct StageState {
     pub config: ImageConfig,
     /// What expansions and RUN see: the image's variables and the ARGs so far.
     pub env: Variables,
+    /// Where each variable stands in the environment of the config.
+    env_idx: BTreeMap<String, usize>,
+    /// No ARG changed what RUN sees of the image's variables.
+    pub is_settled: bool,
     /// The ARGs so far, for the history of RUN.
     pub args: Vec<(String, Option<String>)>,
     pub history: Vec<PlannedHistory>,
@@ -48,6 +53,8 @@ impl StageState {
             tree,
             config,
             env: Variables::default(),
+            env_idx: BTreeMap::new(),
+            is_settled: false,
             args: Vec::new(),
             history,
             display: String::new(),
@@ -64,22 +71,40 @@ impl StageState {
     pub(super) fn begin(&mut self, stage: &Stage, platform: Platform, graph: &StageGraph) {
         self.display = stage.display.clone();
         self.platform = platform;
-        if self.platform.os == "windows" && self.env.pairs().is_empty() {
+        if self.platform.os == "windows" && self.env.is_empty() {
             self.env = Variables::without_case();
         }
         self.prefix_platform = graph.request.multi_platform;
         self.no_cache = stage.no_cache;
         self.n_steps = count_steps(stage);
         self.step_idx = usize::from(matches!(stage.base, Base::Image(..)));
+        if self.is_settled {
+            return;
+        }
         if self.platform.os != "windows"
             && !self.config.config.env.iter().any(|it| it.starts_with("PATH="))
         {
             self.config.config.env.push(DEFAULT_PATH.to_string());
         }
-        for pair in &self.config.config.env {
+        for (env_idx, pair) in self.config.config.env.iter().enumerate() {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             if self.env.value(name) != Some(value) {
                 self.env.set(name, value);
+            }
+            self.env_idx.entry(self.env.key(name)).or_insert(env_idx);
+        }
+        self.is_settled = true;
+    }
+
+    /// Sets a variable of the image; one that is there keeps its place.
+    pub(super) fn set_variable(&mut self, name: &str, value: &str) {
+        self.env.set(name, value);
+        let (pair, env) = (format!("{name}={value}"), &mut self.config.config.env);
+        match self.env_idx.entry(self.env.key(name)) {
+            Entry::Occupied(found) => env[*found.get()] = pair,
+            Entry::Vacant(place) => {
+                place.insert(env.len());
+                env.push(pair);
             }
         }
     }
