@@ -234,10 +234,10 @@ fn privileged_a_killed_kiln_leaves_nothing_for_long() {
     it.assert_clean();
 
     // One that was to be kept is, and does not count as running.
-    let script = "echo ready; sleep 100";
+    let script = "echo ready; sleep 7655";
     let mut child = it.kiln(&["run", "--name", "kept", "box", "sh", "-c", script]);
     let mut child = child.stdout(Stdio::null()).spawn().expect("kiln runs");
-    eventually("the container", || it.containers() == 1 && processes("echo ready; sleep 100") > 1);
+    eventually("the container", || it.containers() == 1 && processes("sleep\x007655") == 1);
     child.kill().expect("it runs");
     child.wait().expect("it ends");
     it.run(&["images"]);

@@ -352,7 +352,10 @@ fn privileged_victim() {
 fn privileged_dies_with_kiln() {
     use std::io::BufRead;
 
+    // What the killed process leaves is below this folder, which goes with the test.
+    let folder = tempfile::tempdir().unwrap();
     let mut victim = std::process::Command::new(std::env::current_exe().unwrap())
+        .env("TMPDIR", folder.path())
         .args(["privileged_victim", "--exact", "--nocapture"])
         .env("SANDBOX_TEST_VICTIM", "1")
         .stdout(std::process::Stdio::piped())
