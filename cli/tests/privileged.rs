@@ -15,7 +15,8 @@ fn privileged_statuses_are_those_of_the_process() {
     for (args, status, says) in [
         (&["box"][..], 0, "the command\n"),
         (&["box", "sh", "-c", "exit 7"], 7, ""),
-        (&["box", "sh", "-c", "kill -9 $$"], 137, ""),
+        (&["--init", "box", "sh", "-c", "kill -9 $$"], 137, ""),
+        (&["box", "sh", "-c", "kill -9 $$; echo \"$$ lives\""], 0, "1 lives\n"),
         (&["box", "nosuch"], 127, ""),
         (&["box", "/etc/passwd"], 126, ""),
         (&["-u", "nobody", "box"], 125, ""),
@@ -53,10 +54,13 @@ fn privileged_streams() {
     // More than it reads, and nobody who reads what it writes.
     let ran = it.run_with(&["run", "--rm", "-i", "box", "head", "-c", "1"], &much);
     assert_eq!((ran.out.as_str(), ran.status), ("x", Some(0)));
-    let mut child = it.kiln(&["run", "--rm", "box", "yes"]);
-    let mut child = child.stdout(Stdio::piped()).spawn().expect("kiln runs");
-    child.stdout.take().expect("piped").read_exact(&mut [0; 2]).expect("it says something");
-    assert_eq!(child.wait().expect("it ends").code(), Some(141));
+    // Process 1 gets an error and no signal.
+    for (options, status) in [(&["--init"][..], 141), (&[], 1)] {
+        let mut child = it.kiln(&[&["run", "--rm"], options, &["box", "yes"]].concat());
+        let mut child = child.stdout(Stdio::piped()).spawn().expect("kiln runs");
+        child.stdout.take().expect("piped").read_exact(&mut [0; 2]).expect("it says something");
+        assert_eq!(child.wait().expect("it ends").code(), Some(status));
+    }
     it.assert_clean();
 }
 
@@ -76,10 +80,17 @@ fn privileged_signals_reach_the_process() {
         running.signal(signal);
         assert_eq!(running.end(), (format!("{name}\n"), Some(3)));
     }
-    // The process is not the first of its namespace, so what it does not handle ends it.
-    let running = it.start(&[], ":");
+    // Below an init it is not the first of its namespace, so what it does not handle ends it.
+    let running = it.start(&["--init"], ":");
     running.signal(Signal::TERM);
     assert_eq!(running.end(), (String::new(), Some(143)));
+    // As process 1 it hears of nothing; whoever insists is heard by kiln.
+    let running = it.start(&[], ":");
+    for _ in 0..3 {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        running.signal(Signal::TERM);
+    }
+    assert_eq!(running.end(), (String::new(), Some(137)));
     it.assert_clean();
 }
 
@@ -87,7 +98,7 @@ fn privileged_signals_reach_the_process() {
 fn privileged_orphans_are_reaped() {
     let it = Fixture::new();
     let script = "(sh -c 'sleep 0.1 & sleep 0.1 &') ; sleep 0.5; cat /proc/[0-9]*/stat | grep -c ' Z '; true";
-    assert_eq!(it.sh(&[], script), "0\n");
+    assert_eq!(it.sh(&["--init"], script), "0\n");
     // Those that still run end with the process.
     it.sh(&[], "sleep 7321 & true");
     assert_eq!(processes("sleep\x007321"), 0);
@@ -161,7 +172,7 @@ fn privileged_what_it_may_do() {
 fn privileged_names_are_taken_until_the_container_goes() {
     let it = Fixture::new();
     let run = |rest: &[&str]| it.run(&[&["run", "--name", "one"], rest].concat());
-    let first = it.start(&["--name", "one"], ":");
+    let first = it.start(&["--init", "--name", "one"], ":");
     assert!(run(&["box"]).err.contains("the name `one` is in use by container"));
     first.signal(Signal::TERM);
     first.end();
@@ -170,7 +181,7 @@ fn privileged_names_are_taken_until_the_container_goes() {
     assert_eq!(again.status, Some(125));
     assert!(again.err.contains("kiln system prune"), "{}", again.err);
     assert_eq!(it.containers(), 1);
-    let running = it.start(&[], ":");
+    let running = it.start(&["--init"], ":");
     let pruned = it.run(&["system", "prune", "-f"]);
     assert!(pruned.out.starts_with("Deleted Containers:\n"), "{}", pruned.out);
     assert_eq!(it.containers(), 1, "the one that runs stays");
@@ -198,8 +209,16 @@ fn privileged_terminal() {
     assert!(!terminal.is_raw());
 
     // Whatever ends it, the terminal is given back.
-    let mut terminal =
-        it.on_terminal(&["run", "--rm", "-it", "box", "sh", "-c", "echo ready; kill -9 $$"]);
+    let mut terminal = it.on_terminal(&[
+        "run",
+        "--init",
+        "--rm",
+        "-it",
+        "box",
+        "sh",
+        "-c",
+        "echo ready; kill -9 $$",
+    ]);
     assert_eq!(terminal.wait(), Some(137));
     assert!(!terminal.is_raw());
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::{
-    event::{PollFd, PollFlags},
+    event::{PollFd, PollFlags, Timespec},
     io::Errno,
     stdio,
     termios::{self, OptionalActions, Termios, Winsize},
@@ -85,8 +85,7 @@ impl Attachment {
                 Some(terminal) => {
                     scope.spawn(move || {
                         if pass_on(terminal.as_fd(), stdio::stdout()).is_err() {
-                            // Nobody looks at the terminal any more; that is what a shell hears of it.
-                            let _ = child.signal(consts::SIGHUP);
+                            hang_up(child);
                         }
                     });
                     if self.has_input {
@@ -111,16 +110,39 @@ impl Attachment {
     }
 }
 
+/// So many requests to end make an end, as in docker: the command is process 1, and may not hear of any.
+const LAST_REQUEST: usize = 3;
+
 /// Sends what arrives to the command. The window's size goes to its terminal, if it has one.
 fn forward_signals(signals: &mut Signals, child: &Child, terminal: Option<&OwnedFd>) {
+    let mut n_requests = 0;
     for signal in signals.forever() {
+        if matches!(signal, consts::SIGINT | consts::SIGTERM) {
+            n_requests += 1;
+            if n_requests >= LAST_REQUEST {
+                child.kill();
+            }
+        }
         match terminal {
             Some(terminal) if signal == consts::SIGWINCH => {
                 let _ = termios::tcsetwinsize(terminal, window_size());
             }
+            Some(_) if signal == consts::SIGHUP => hang_up(child),
             // One that has ended needs no signal.
             _ => drop(child.signal(signal)),
         }
+    }
+}
+
+/// Nobody looks at the terminal any more: the command hears what a shell hears of it, and if that does not end it, it is
+/// killed, since nothing else could reach it.
+fn hang_up(child: &Child) {
+    const GRACE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+    let _ = child.signal(consts::SIGHUP);
+    let pidfd = child.pidfd();
+    let ended = rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&GRACE));
+    if ended != Ok(1) {
+        child.kill();
     }
 }
 

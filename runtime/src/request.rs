@@ -49,6 +49,8 @@ pub struct RunRequest {
     pub capabilities: Capabilities,
     /// Which system calls it may make.
     pub seccomp: Seccomp,
+    /// Run the command below an init (`--init`), and not as process 1.
+    pub init: bool,
     /// Set-user-id programs gain nothing.
     pub no_new_privs: bool,
     /// No limits of any kind.
@@ -81,6 +83,7 @@ impl Default for RunRequest {
             limits: CgroupLimits::default(),
             capabilities: Capabilities::Default,
             seccomp: Seccomp::Default,
+            init: false,
             no_new_privs: false,
             privileged: false,
             labels: BTreeMap::new(),

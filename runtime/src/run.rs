@@ -93,6 +93,7 @@ pub fn run(
     spec.cgroup = request.limits.clone();
     spec.capabilities = request.capabilities.clone();
     spec.seccomp = request.seccomp;
+    spec.init = request.init;
     spec.no_new_privs = request.no_new_privs;
     spec.privileged = request.privileged;
     spec.stdio = attachment.stdio();

@@ -141,12 +141,12 @@ impl Child {
         if kind[0] == init::TERMINAL { Ok(()) } else { Err(failed(Errno::PROTO)) }
     }
 
-    /// The process id of the sandbox's first process, as seen from outside.
+    /// The process id of the process that started the command and watches it, as seen from outside. When it ends, all end.
     pub fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// A handle on the sandbox's first process; it becomes readable when everything has ended.
+    /// A handle on that process; it becomes readable when everything has ended.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }

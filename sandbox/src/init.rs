@@ -1,13 +1,16 @@
-//! The first process of a sandbox: sets it up, starts the command, and stays as its init.
+//! The process between kiln and the command: starts the command in its namespaces, and stays until it ends.
 //!
 //! It is a copy of kiln with one thread and nothing but system calls to make: no allocation, no
 //! lock, no panic that prints. All it needs is in its [`Program`]. After the command has started it
 //! keeps one handle, the control socket: a byte that arrives there is a signal for the command, and
-//! its end means that kiln is gone. When the command ends, init sends its status and ends too, upon
-//! which the kernel kills every process that is left in the namespace.
+//! its end means that kiln is gone.
 //!
-//! It is not dumpable, so the processes inside cannot look at the memory, environment or executable
-//! that it has from kiln.
+//! It is the first process of a pid namespace, and the command that of one inside it. So the command
+//! is process 1 for itself, sees nothing of kiln, and whatever it has left is killed by the kernel when
+//! it ends; and when the process here is killed, the kernel kills all of that, too. With
+//! [`Spec::init`](crate::Spec::init) there is one namespace only, with this process as its number 1,
+//! which takes care of orphans. For that case it is not dumpable, so the processes inside
+//! cannot look at the memory, environment or executable that it has from kiln.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -28,7 +31,7 @@ pub(crate) const ENDED: u8 = b'E';
 /// First byte of the message that carries the terminal.
 pub(crate) const TERMINAL: u8 = b'T';
 
-/// Runs as the sandbox's first process, and does not return.
+/// Runs as the process between kiln and the command, and does not return.
 ///
 /// `report` receives one [`Failure`], or is closed when the command has started.
 pub(crate) fn run(program: &mut Program, report: &OwnedFd, control: &OwnedFd) -> ! {
@@ -95,6 +98,48 @@ fn start(
     // Fails only if we lead a session already; then nobody shares it with us.
     let _ = rustix::process::setsid();
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    // The stack is taken out because the closures use the rest of the program.
+    let mut stack = std::mem::take(&mut program.process.stack);
+    let is_init = program.is_init;
+    let terminal = if is_init { Some(set_up(program, control)?) } else { None };
+    let namespaces = if is_init { 0 } else { program.namespaces };
+    let main = sys::vfork(&mut stack, namespaces, || {
+        let failure = match become_first(program, terminal.as_ref(), report, control) {
+            Ok(never) => match never {},
+            Err(failure) => failure,
+        };
+        let _ = rustix::io::write(report, &failure.encode());
+        127
+    });
+    std::mem::forget((stack, terminal));
+    main.at(Step::Start)
+}
+
+/// The two ends of a terminal, if there is one.
+type Terminal = Option<(OwnedFd, OwnedFd)>;
+
+/// Becomes the command, in a sandbox that is set up already if `terminal` is given.
+fn become_first(
+    program: &mut Program,
+    terminal: Option<&Terminal>,
+    report: &OwnedFd,
+    control: &OwnedFd,
+) -> std::result::Result<std::convert::Infallible, Failure> {
+    let own;
+    let terminal = match terminal {
+        Some(terminal) => terminal,
+        None => {
+            let _ = rustix::process::setsid();
+            own = std::mem::ManuallyDrop::new(set_up(program, control)?);
+            &own
+        }
+    };
+    let slave = terminal.as_ref().map(|(_, slave)| slave.as_fd());
+    become_command(&program.process, report, slave, program.privileged)
+}
+
+/// Puts the sandbox together, in its namespaces.
+fn set_up(program: &mut Program, control: &OwnedFd) -> std::result::Result<Terminal, Failure> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     for group in &program.groups_to_join {
         rustix::io::write(group, b"0").at(Step::JoinCgroup)?;
@@ -115,22 +160,7 @@ fn start(
     if let Some((terminal, _)) = &terminal {
         send_terminal(control, terminal.as_fd()).at(Step::Terminal)?;
     }
-
-    let is_privileged = program.privileged;
-    let slave = terminal.as_ref().map(|(_, slave)| slave.as_fd());
-    // The stack is taken out because the closure uses the rest of the process.
-    let mut stack = std::mem::take(&mut program.process.stack);
-    let process = &program.process;
-    let main = sys::vfork(&mut stack, || {
-        let failure = match become_command(process, report, slave, is_privileged) {
-            Ok(never) => match never {},
-            Err(failure) => failure,
-        };
-        let _ = rustix::io::write(report, &failure.encode());
-        127
-    });
-    std::mem::forget(stack);
-    main.at(Step::Start)
+    Ok(terminal)
 }
 
 fn loopback_up() -> Result<()> {
@@ -153,6 +183,8 @@ fn send_terminal(control: &OwnedFd, terminal: BorrowedFd<'_>) -> Result<()> {
 }
 
 /// Reaps and forwards until the command ends or kiln does.
+///
+/// The end of a command that is the first of its namespace comes when all others in it have ended.
 fn watch(main: i32, control: &OwnedFd) -> i32 {
     // Keeps no pipe of the command open, so that readers see its end, and no mount busy.
     if let Ok(null) = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())

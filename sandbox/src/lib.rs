@@ -9,7 +9,7 @@
 //!
 //! 1. [`spec`] — the description.
 //! 2. `spawn` — prepares everything outside of the sandbox, and starts.
-//! 3. `init` — the first process inside, which puts it together (`assemble`), starts the command
+//! 3. `init` — the process in between, which puts the sandbox together (`assemble`), starts the command in it
 //!    (`command`) and stays; `program` is what it was given.
 //! 4. `child` — the handle on what runs.
 //! 5. `root`, `overlay`, `stubs`, `mounts`, `inside`, `devices` — the file system: mounts without a place,

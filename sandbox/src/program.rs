@@ -45,6 +45,10 @@ pub(crate) enum What {
 
 /// Everything the set-up process does, in the order of its fields.
 pub(crate) struct Program {
+    /// The namespaces of the command, where it is not started by an init inside them.
+    pub(crate) namespaces: i32,
+    /// The process that sets up stays as the init of the command.
+    pub(crate) is_init: bool,
     pub(crate) groups_to_join: Vec<OwnedFd>,
     pub(crate) own_cgroup_view: bool,
     pub(crate) hostname: Vec<u8>,

@@ -41,8 +41,8 @@ fn command_line() -> std::ops::Range<usize> {
 /// Where programs are looked for if the environment has no `PATH`.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Stack of the process that becomes the command, in bytes. It makes system calls only.
-const STACK_SIZE: usize = 64 << 10;
+/// Stack of the process that becomes the command, in bytes. It makes system calls only; what it does not use is never touched.
+const STACK_SIZE: usize = 256 << 10;
 
 /// Starts the process that `spec` describes.
 ///
@@ -152,6 +152,8 @@ fn prepare(spec: &Spec) -> Result<Prepared, SandboxError> {
     let root_again =
         root.try_clone().map_err(|error| SandboxError::setup("copy a handle", error))?;
     let program = Program {
+        namespaces: namespaces(spec),
+        is_init: spec.init,
         groups_to_join,
         own_cgroup_view: true,
         hostname: spec.hostname.clone().into_bytes(),
@@ -325,10 +327,7 @@ fn start(spec: &Spec, prepared: Prepared) -> Result<Child, SandboxError> {
         None,
     )
     .map_err(failed)?;
-    let mut namespaces = namespace::MOUNT | namespace::PID | namespace::IPC | namespace::UTS;
-    if spec.network == Network::None {
-        namespaces |= namespace::NET;
-    }
+    let namespaces = if spec.init { program.namespaces } else { namespace::PID };
 
     // No handler of ours may run in the copy.
     let mask = sys::block_signals();
@@ -363,6 +362,15 @@ fn start(spec: &Spec, prepared: Prepared) -> Result<Child, SandboxError> {
         child.receive_terminal()?;
     }
     Ok(child)
+}
+
+/// The namespaces of the command.
+fn namespaces(spec: &Spec) -> i32 {
+    let always = namespace::MOUNT | namespace::PID | namespace::IPC | namespace::UTS;
+    match spec.network {
+        Network::None => always | namespace::NET,
+        Network::Host => always,
+    }
 }
 
 /// Turns a failed step into an error that names what it was about.

@@ -45,6 +45,9 @@ pub struct Spec {
     pub capabilities: Capabilities,
     /// Which system calls it may make.
     pub seccomp: Seccomp,
+    /// Whether it runs below an init that passes signals on and takes care of orphans (`--init`). Else it is process 1
+    /// itself: a signal that it does not handle does nothing to it, but for SIGKILL and SIGSTOP from outside.
+    pub init: bool,
     /// Whether it is kept from gaining privileges by executing a set-user-id program. Off as in
     /// Docker and BuildKit, so that `sudo` works.
     pub no_new_privs: bool,
@@ -75,6 +78,7 @@ impl Spec {
             cgroup: CgroupLimits::default(),
             capabilities: Capabilities::Default,
             seccomp: Seccomp::Default,
+            init: false,
             no_new_privs: false,
             privileged: false,
             stdio: Stdio::Capture,

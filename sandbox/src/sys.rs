@@ -160,12 +160,16 @@ pub(crate) fn attach_device_program(group: BorrowedFd<'_>, program: BorrowedFd<'
     .map(drop)
 }
 
-/// Runs `body` in a new process that shares this one's memory, and waits until it ends or executes
-/// a program. Returns its id.
+/// Runs `body` in a new process that shares this one's memory, in new namespaces if some are given, and waits until it
+/// ends or executes a program. Returns its id.
 ///
 /// `body` must not return before [`execve`] succeeds or [`exit`] is called; what it returns becomes
 /// the exit status.
-pub(crate) fn vfork<F: FnMut() -> i32>(stack: &mut [u8], mut body: F) -> Result<i32> {
+pub(crate) fn vfork<F: FnMut() -> i32>(
+    stack: &mut [u8],
+    namespaces: i32,
+    mut body: F,
+) -> Result<i32> {
     extern "C" fn enter<F: FnMut() -> i32>(body: *mut c_void) -> c_int {
         // SAFETY: `body` is the pointer passed to `clone` below; the caller is suspended while this
         // runs, so nobody else uses it.
@@ -174,7 +178,7 @@ pub(crate) fn vfork<F: FnMut() -> i32>(stack: &mut [u8], mut body: F) -> Result<
     }
     let top = stack.as_mut_ptr_range().end;
     let top = top.wrapping_sub(top as usize % 16);
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD | namespaces;
     // SAFETY: the child runs on `stack`, which is exclusively borrowed, 16-byte aligned and outlives
     // it, because CLONE_VFORK suspends this thread until the child has left this memory.
     let pid = unsafe {

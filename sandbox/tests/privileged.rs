@@ -27,8 +27,9 @@ fn privileged_writes_land_in_the_upper_directory() {
 #[test]
 fn privileged_the_command_line_of_kiln_is_not_seen() {
     let it = Fixture::new();
-    let ran = it.sh("tr -d '\\0' < /proc/1/cmdline; cat /proc/1/environ");
-    assert_eq!(ran.out, "");
+    let mut spec = it.spec(["/bin/sh", "-c", "tr -d '\\0' < /proc/1/cmdline; cat /proc/1/environ"]);
+    spec.init = true;
+    assert_eq!(it.run(&spec).out, "");
 }
 
 #[test]
@@ -228,7 +229,11 @@ fn privileged_many_layers() {
 fn privileged_exit_statuses() {
     let it = Fixture::new();
     assert_eq!(it.sh("exit 7").code, Some(7));
-    let ran = it.sh("kill -TERM $$");
+    // Process 1 has to handle a signal for it to do something; below an init it does what it always does.
+    assert_eq!(it.sh("kill -TERM $$; exit 3").code, Some(3));
+    let mut spec = it.spec(["/bin/sh", "-c", "kill -TERM $$"]);
+    spec.init = true;
+    let ran = it.run(&spec);
     assert_eq!((ran.code, ran.signal), (None, Some(15)));
 
     let fails = |args: &[&str]| {
@@ -267,6 +272,16 @@ fn privileged_exit_statuses() {
     spec.create_cwd = true;
     assert_eq!(it.run(&spec).code, Some(0));
     assert_eq!(listing(&it.upper()), ["no", "no/dir"]);
+}
+
+#[test]
+fn privileged_the_command_is_process_1() {
+    let it = Fixture::new();
+    let mut spec = it.spec(["/bin/sh", "-c", "echo $$; ps -o pid= | wc -l; readlink /proc/1/exe"]);
+    // The command, `ps` and `wc`.
+    assert_eq!(it.run(&spec).out, "1\n3\n/bin/busybox\n");
+    spec.init = true;
+    assert_eq!(it.run(&spec).out, "2\n4\n");
 }
 
 #[test]
@@ -322,7 +337,10 @@ fn privileged_nothing_of_kiln_reaches_the_process() {
         rustix::io::fcntl_setfd(file, rustix::io::FdFlags::empty()).unwrap();
     }
     assert!(open[19].as_raw_fd() > 20);
-    let ran = it.sh("ls /proc/self/fd; env; cat /proc/1/environ; ls /proc/1/root; readlink /proc/1/fd/0; readlink /proc/1/exe; cat /proc/1/exe; head -c1 /proc/1/maps; readlink /proc/self/fd/0; id -G");
+    let list = "ls /proc/self/fd; env; cat /proc/1/environ; ls /proc/1/root; readlink /proc/1/fd/0; readlink /proc/1/exe; cat /proc/1/exe; head -c1 /proc/1/maps; readlink /proc/self/fd/0; id -G";
+    let mut spec = it.spec(["/bin/sh", "-c", list]);
+    spec.init = true;
+    let ran = it.run(&spec);
     assert_eq!(
         ran.out, "0\n1\n2\n3\nSHLVL=1\nHOME=/root\nPATH=/bin\nPWD=/\n/dev/null\n0\n",
         "{}",

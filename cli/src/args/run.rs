@@ -124,8 +124,8 @@ pub struct RunArgs {
     /// Label of the container
     #[arg(short, long = "label", value_name = "NAME=VALUE", value_parser = pair)]
     pub labels: Vec<Pair>,
-    /// Signals and orphans are taken care of in any case.
-    #[arg(long, hide = true)]
+    /// Run the command below an init that passes signals on and takes care of orphans, and not as process 1
+    #[arg(long)]
     pub init: bool,
     /// Say nothing of the pull.
     #[arg(short, long, hide = true)]

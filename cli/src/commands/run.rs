@@ -133,6 +133,7 @@ fn request(args: &RunArgs) -> Result<RunRequest> {
         },
         capabilities: Capabilities::parse(&args.cap_add, &args.cap_drop).or_input()?,
         privileged: args.privileged,
+        init: args.init,
         labels: args
             .labels
             .iter()
