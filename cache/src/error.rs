@@ -161,6 +161,7 @@ impl StoreError {
             Self::IdNotMapped { .. } => Some(
                 "give this user a larger range in `/etc/subuid` and `/etc/subgid`, or run kiln as root",
             ),
+            Self::Layer { source, .. } => image::OverLimit::find(source)?.hint(),
             _ => None,
         }
     }

@@ -136,6 +136,11 @@ impl Store {
         Ok(store)
     }
 
+    /// Returns how the store is used.
+    pub fn options(&self) -> &StoreOptions {
+        &self.inner.options
+    }
+
     /// Returns the folder the store is in.
     pub fn root(&self) -> &Path {
         &self.inner.root

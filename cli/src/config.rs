@@ -4,6 +4,12 @@
 //! # ~/.config/kiln/config.toml, over /etc/kiln/config.toml; $KILN_CONFIG names another file instead of both.
 //! root = "/srv/kiln"                  # where the store is
 //!
+//! [limits]                            # how much a layer or an archive may hold; `--limit` for one command
+//! entries = 1000000                   # files, folders, links
+//! bytes = "256g"                      # all of it, holes of files counted
+//! ratio = 2000                        # bytes for each compressed one, beyond the first GiB
+//! memory = "192m"                     # what decompressing it may take
+//!
 //! [registry."docker.io"]              # the keys of buildkitd.toml
 //! mirrors = ["mirror.example:5000"]   # asked first, in order
 //! http = false                        # plain HTTP
@@ -19,14 +25,20 @@
 use std::{
     collections::BTreeMap,
     fs, io,
+    num::NonZeroU64,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, anyhow};
+use cache::StoreOptions;
+use image::LimitKind;
 use registry::RegistryConfig;
 use serde::Deserialize;
 
-use crate::failure::{OrFail, Result};
+use crate::{
+    failure::{OrFail, Result},
+    values::{LayerLimit, size::size},
+};
 
 /// What the configuration files say.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -37,6 +49,47 @@ pub struct Config {
     /// How to reach registries, by host name.
     #[serde(default)]
     pub registry: BTreeMap<String, RegistryConfig>,
+    /// How much a layer or an archive may hold.
+    #[serde(default)]
+    pub limits: LimitsConfig,
+}
+
+/// How much a layer or an archive may hold, as far as it is not what it is by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Files, folders, links.
+    pub entries: Option<NonZeroU64>,
+    /// All of it.
+    pub bytes: Option<Size>,
+    /// How far it may expand.
+    pub ratio: Option<NonZeroU64>,
+    /// What decompressing it may take.
+    pub memory: Option<Size>,
+}
+
+/// A number of bytes: `65536`, `"64m"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "SizeForm")]
+pub struct Size(pub u64);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum SizeForm {
+    Number(u64),
+    Text(String),
+}
+
+impl TryFrom<SizeForm> for Size {
+    type Error = String;
+
+    fn try_from(form: SizeForm) -> std::result::Result<Self, String> {
+        let n_bytes = match form {
+            SizeForm::Number(n_bytes) => n_bytes,
+            SizeForm::Text(text) => size(&text)?,
+        };
+        if n_bytes > 0 { Ok(Self(n_bytes)) } else { Err("a limit of 0 allows nothing".to_owned()) }
+    }
 }
 
 /// What is read from the surroundings of the process, in one place, so that tests can say what they are.
@@ -127,7 +180,38 @@ impl Config {
             let below = registry.remove(&host).unwrap_or_default();
             registry.insert(host, merged(above, below));
         }
-        Self { root: self.root.or(below.root), registry }
+        let limits = LimitsConfig {
+            entries: self.limits.entries.or(below.limits.entries),
+            bytes: self.limits.bytes.or(below.limits.bytes),
+            ratio: self.limits.ratio.or(below.limits.ratio),
+            memory: self.limits.memory.or(below.limits.memory),
+        };
+        Self { root: self.root.or(below.root), registry, limits }
+    }
+
+    /// Returns how a store is to be used; `given` are the limits of the command line.
+    pub fn store_options(&self, given: &[LayerLimit]) -> StoreOptions {
+        let LimitsConfig { entries, bytes, ratio, memory } = self.limits;
+        let configured = [
+            (LimitKind::Entries, entries.map(NonZeroU64::get)),
+            (LimitKind::Bytes, bytes.map(|it| it.0)),
+            (LimitKind::Ratio, ratio.map(NonZeroU64::get)),
+            (LimitKind::Memory, memory.map(|it| it.0)),
+        ];
+        let configured = configured.into_iter().filter_map(|(kind, value)| Some((kind, value?)));
+        let given = given.iter().map(|it| (it.kind, it.value));
+        let mut options = StoreOptions::default();
+        for (kind, value) in configured.chain(given) {
+            let StoreOptions { limits, decompress, .. } = &mut options;
+            match kind {
+                LimitKind::Entries => limits.max_entries = value,
+                LimitKind::Bytes => (limits.max_bytes, decompress.max_bytes) = (value, value),
+                LimitKind::Ratio => (limits.max_ratio, decompress.max_ratio) = (value, value),
+                LimitKind::Memory => decompress.max_memory = value,
+                LimitKind::Records => {}
+            }
+        }
+        options
     }
 
     /// Returns what the registry client wants to know.
@@ -224,6 +308,23 @@ mod tests {
         assert_eq!((error.0, error.1), (3, 1));
         assert!(error.2.contains("mirror"), "{}", error.2);
         assert_eq!(parse("root = 3").map_err(|it| (it.0, it.1)), Err((1, 8)));
+    }
+
+    #[test]
+    fn limits_of_the_command_line_count_more_than_those_of_files() {
+        let config = |text| parse(text).expect("a good configuration");
+        let system = config("[limits]\nentries = 5\nbytes = \"1k\"\nratio = 7\n");
+        let merged = config("[limits]\nbytes = 2000\nmemory = \"1m\"\n").over(system);
+        let given = [LayerLimit { kind: LimitKind::Entries, value: 6 }];
+        let StoreOptions { limits, decompress, .. } = merged.store_options(&given);
+        assert_eq!((limits.max_entries, limits.max_bytes, limits.max_ratio), (6, 2000, 7));
+        assert_eq!(
+            (decompress.max_bytes, decompress.max_ratio, decompress.max_memory),
+            (2000, 7, 1 << 20)
+        );
+        for bad in ["bytes = 0", "bytes = \"x\"", "entries = 0", "layers = 1", "ratio = -1"] {
+            assert!(parse(&format!("[limits]\n{bad}\n")).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -1,10 +1,6 @@
 //! Build contexts: a folder, nothing, an archive, or something from the network.
 
-use std::{
-    io::{self, BufReader, Read},
-    path::Path,
-    sync::Arc,
-};
+use std::{io::Read, path::Path, sync::Arc};
 
 use planner::plan::{GitSource, HttpSource, Source};
 
@@ -52,12 +48,10 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// [`ExecutorError::BadArchive`], or the store fails.
+    /// [`ExecutorError::BadArchive`], [`ExecutorError::ArchiveLimit`], or the store fails.
     pub fn archive(session: &Session, input: impl Read + Send) -> Result<Self, ExecutorError> {
-        let bad = |source: io::Error| ExecutorError::BadArchive { message: source.to_string() };
-        let (_, plain) =
-            image::compress::decompress(BufReader::with_capacity(1 << 16, input)).map_err(bad)?;
-        let (staged, index) = copy::write_archive(plain, session.store.stage_blob()?)?;
+        let staged = session.store.stage_blob()?;
+        let (staged, index) = copy::write_archive(input, session.store.options(), staged)?;
         if index.changes.is_empty() {
             return Ok(Self::empty());
         }
@@ -89,7 +83,7 @@ impl Context {
         let task = session.task(format!("[internal] load remote build context {shown}"));
         let result = fetch::http(session, http, &task).and_then(|fetched| {
             let path = http.filename.as_bytes();
-            let context = match copy::is_archive(&fetched.tree, path)? {
+            let context = match copy::is_archive(&fetched.tree, path, session.store.options())? {
                 true => Self::archive(session, fetched.tree.open(path)?)?,
                 false => Self { tree: fetched.tree, time: None },
             };

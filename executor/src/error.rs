@@ -37,6 +37,8 @@ pub enum ExecutorError {
     FolderInTheWay { path: String },
     #[error("cannot unpack archive: {message}")]
     BadArchive { message: String },
+    #[error("cannot unpack archive `{name}`")]
+    ArchiveLimit { name: String, source: image::OverLimit },
     #[error("cannot look up `{owner}`: the image has no `{file}`")]
     UnknownOwner { owner: String, file: String },
     #[error("failed to write layer at `{path}`")]
@@ -71,6 +73,8 @@ pub enum ExecutorError {
     NoContext { name: String },
     #[error("failed to fetch `{url}`: {message}")]
     Fetch { url: String, message: String },
+    #[error("cannot download `{url}`")]
+    DownloadLimit { url: String, source: image::OverLimit },
     #[error("digest mismatch of `{url}`: expected `{expected}`, got `{found}`")]
     ChecksumMismatch { url: String, expected: String, found: String },
     #[error("git failed for `{url}`: {message}")]
@@ -100,6 +104,9 @@ impl ExecutorError {
                 "take the pattern out of the ignore file, or add a line with `!` for this path"
             }
             Self::NotAFolder { .. } => "a folder cannot be copied over a file or through a link",
+            Self::ArchiveLimit { source, .. } | Self::DownloadLimit { source, .. } => {
+                source.hint()?
+            }
             Self::StoreFull { .. } => {
                 "free some space, for example with `kiln system prune`, or name another store with KILN_ROOT"
             }
@@ -137,6 +144,7 @@ impl ExecutorError {
             Self::NotAFolder { .. } => "not-a-folder",
             Self::FolderInTheWay { .. } => "folder-in-the-way",
             Self::BadArchive { .. } => "bad-archive",
+            Self::ArchiveLimit { .. } | Self::DownloadLimit { .. } => "over-limit",
             Self::UnknownOwner { .. } => "unknown-owner",
             Self::StoreFull { .. } => "store-full",
             Self::WriteLayer { .. } | Self::Write { .. } => "write-failed",

@@ -411,9 +411,8 @@ impl<'a> Execution<'a> {
                     false => self.tree(&step.parent, task)?,
                 };
                 task.start();
-                self.write_layer(|out| {
-                    copy::write_copy(op, &gathered, &trees, &below, self.times(), out)
-                })
+                let how = (self.times(), self.session.store.options());
+                self.write_layer(|out| copy::write_copy(op, &gathered, &trees, &below, how, out))
             })?,
         };
         if let Some((key, recipe)) = fast {

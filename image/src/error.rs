@@ -137,19 +137,99 @@ pub enum LayerError {
         problem: &'static str,
     },
     /// The layer is larger than allowed.
-    #[error("layer has more than {limit} {what}")]
-    Limit {
-        /// What there is too much of.
-        what: &'static str,
-        /// How much is allowed.
-        limit: u64,
-    },
+    #[error(transparent)]
+    Limit(#[from] OverLimit),
     /// A stored index of a layer is damaged or of another version.
     #[error("bad layer index: {problem}")]
     Index {
         /// What is wrong with it.
         problem: &'static str,
     },
+}
+
+/// What a limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LimitKind {
+    /// Entries of a layer or an archive.
+    Entries,
+    /// Its bytes, holes of files counted.
+    Bytes,
+    /// Bytes that come out for each byte that went in.
+    Ratio,
+    /// Bytes of memory that decompressing takes.
+    Memory,
+    /// Bytes of records about one entry. The user cannot raise this one: no program writes more.
+    Records,
+}
+
+/// A layer or an archive holds more than it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.text())]
+pub struct OverLimit {
+    /// What there is too much of.
+    pub limit: LimitKind,
+    /// How much is allowed.
+    pub value: u64,
+}
+
+impl OverLimit {
+    fn text(&self) -> String {
+        let Self { limit, value } = self;
+        match limit {
+            LimitKind::Entries => format!("it has more than {value} entries"),
+            LimitKind::Bytes => format!("it has more than {value} bytes"),
+            LimitKind::Ratio => format!("it expands to more than {value} times its size"),
+            LimitKind::Memory => {
+                format!("decompressing it takes more than {value} bytes of memory")
+            }
+            LimitKind::Records => format!("it has an entry with more than {value} bytes of header"),
+        }
+    }
+
+    /// Finds one among the causes of an error.
+    pub fn find(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref::<Self>() {
+                return Some(*found);
+            }
+            if let Some(LayerError::Limit(found)) = error.downcast_ref::<LayerError>() {
+                return Some(*found);
+            }
+            // The error inside of this one is not its cause, but what it is.
+            let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+            if let Some(found) = inner.and_then(|it| Self::find(it)) {
+                return Some(found);
+            }
+            next = error.source();
+        }
+        None
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self.limit {
+            LimitKind::Entries => {
+                "if you trust it, raise the limit with `--limit entries=NUMBER`, or `entries` below `[limits]` in the configuration"
+            }
+            LimitKind::Bytes => {
+                "if you trust it, raise the limit with `--limit bytes=SIZE`, or `bytes` below `[limits]` in the configuration"
+            }
+            LimitKind::Ratio => {
+                "if you trust it, raise the limit with `--limit ratio=NUMBER`, or `ratio` below `[limits]` in the configuration"
+            }
+            LimitKind::Memory => {
+                "if you trust it, raise the limit with `--limit memory=SIZE`, or `memory` below `[limits]` in the configuration"
+            }
+            LimitKind::Records => return None,
+        })
+    }
+}
+
+impl From<OverLimit> for io::Error {
+    fn from(over: OverLimit) -> Self {
+        Self::new(io::ErrorKind::FileTooLarge, over)
+    }
 }
 
 impl LayerError {

@@ -9,7 +9,8 @@
 //! 1. [`mod@write`] — the one way in which kiln writes a layer; equal changes give equal bytes.
 //! 2. [`read`] — reading what anyone has written, and refusing what different programs understand differently.
 //! 3. [`index`] — what a layer contains, kept beside it, and the tar made again from that.
-//! 4. `encoding` — the index as bytes.
+//! 4. `sparse` — files with holes, in archives that others made.
+//! 5. `encoding` — the index as bytes.
 
 mod encoding;
 mod header;
@@ -17,6 +18,7 @@ pub mod index;
 mod interpret;
 mod pax;
 pub mod read;
+mod sparse;
 pub mod write;
 
 pub use index::{Change, IndexedTarReader, IndexedTarWriter, LayerIndex, rewrite};

@@ -29,5 +29,6 @@ pub mod validate;
 pub mod view;
 
 pub use digest::{DiffId, Digest, ImageId};
+pub use error::{LimitKind, OverLimit};
 pub use platform::Platform;
 pub use reference::ImageRef;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use image::{
-    Digest,
+    Digest, LimitKind, OverLimit,
     compress::{
         Compression, Compressor, DecompressLimits, Detected, decompress, decompress_limited,
     },
@@ -161,6 +161,51 @@ fn what_other_programs_compress_is_read() {
             "{name}"
         );
     }
+}
+
+/// A few bytes of xz that ask for a dictionary of so many bytes: 2 or 3 shifted by half of the number, plus eleven.
+fn xz_with_dictionary(bits: u8) -> Vec<u8> {
+    let text = fs::read(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/image/compressed/text.xz"),
+    );
+    let mut xz = text.expect("it is there");
+    // Behind the header of the stream: its own length, flags, the id of LZMA2, the length of its properties, and those.
+    assert_eq!(xz[12..16], [2, 0, 0x21, 1], "a block with one filter and no sizes");
+    xz[16] = bits;
+    let crc = crc32(&xz[12..20]);
+    xz[20..24].copy_from_slice(&crc.to_le_bytes());
+    xz
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| crc >> 1 ^ (0xedb8_8320 * (crc & 1)))
+    })
+}
+
+#[test]
+fn memory_is_not_the_archives_to_choose() {
+    let read = |bytes: &[u8], limits| {
+        let (_, mut reader) = decompress_limited(bytes, limits)?;
+        io::copy(&mut reader, &mut io::sink())
+    };
+    let limits = DecompressLimits::default();
+    // 64 MiB, as `xz -9`, and 128 MiB are good, 256 MiB and 4 GiB are not.
+    for (bits, is_good) in [(28, true), (30, true), (32, false), (40, false)] {
+        let result = read(&xz_with_dictionary(bits), limits);
+        let over = result.as_ref().err().and_then(|it| OverLimit::find(it));
+        let expected = OverLimit { limit: LimitKind::Memory, value: 192 << 20 };
+        assert_eq!(over, Some(expected).filter(|_| !is_good), "{bits}: {result:?}");
+        assert_eq!(result.is_ok(), is_good, "{bits}");
+    }
+    let raised = DecompressLimits { max_memory: 300 << 20, ..limits };
+    assert!(read(&xz_with_dictionary(32), raised).is_ok());
+    // The same with Zstandard: a frame with a window of 1 GiB, which holds one byte.
+    let zstd = [0x28, 0xb5, 0x2f, 0xfd, 0, 20 << 3, 0x09, 0, 0, b'x'];
+    let over = read(&zstd, limits).err().as_ref().and_then(|it| OverLimit::find(it));
+    assert_eq!(over.map(|it| it.limit), Some(LimitKind::Memory));
+    let raised = DecompressLimits { max_memory: 1 << 30, ..limits };
+    assert_eq!(read(&zstd, raised).ok(), Some(1));
 }
 
 #[test]

@@ -9,7 +9,8 @@ use std::{fs, io::Read as _, path::Path};
 
 use common::{change_strategy, dir, entry, file, with};
 use image::{
-    Digest,
+    Digest, OverLimit,
+    compress::decompress,
     entry::{Entry, Kind, Time},
     error::LayerError,
     layer::{
@@ -228,6 +229,67 @@ fn in_an_archive_whiteouts_are_files() {
     assert_eq!(reader.next().expect("a good tar"), Some(Record::Entry(file(".wh.a", 0o644, 0))));
 }
 
+/// What GNU tar made of four files, three of them with holes, in all forms that it knows.
+#[test]
+fn files_with_holes_are_read() {
+    let mut parts = vec![0; (1 << 20) + 100];
+    for n in 0..60_u8 {
+        let at = usize::from(n) * 16384 + 1024;
+        parts[at..at + 512].fill(33 + n);
+    }
+    let long = [b"long-".as_slice(), &b"n".repeat(120)].concat();
+    let mut text = vec![b'x'; 700];
+    text.resize(65536, 0);
+    text.push(b'y');
+    let expected = [
+        (b"hole".to_vec(), vec![0; 70000]),
+        (long, text),
+        (b"parts".to_vec(), parts),
+        (b"plain".to_vec(), b"plain\n".to_vec()),
+    ];
+    for form in ["gnu", "pax-0.0", "pax-0.1", "pax-1.0"] {
+        let tar = sparse(form);
+        let mut reader = TarReader::with(&tar[..], Mode::Archive, Limits::default());
+        let mut found = Vec::new();
+        while let Some(record) = reader.next().unwrap_or_else(|error| panic!("{form}: {error}")) {
+            let Record::Entry(entry) = record else { panic!("{form}: {record:?}") };
+            let mut content = Vec::new();
+            reader.read_to_end(&mut content).unwrap_or_else(|error| panic!("{form}: {error}"));
+            assert_eq!(entry.kind, Kind::File { size: content.len() as u64 }, "{form}");
+            found.push((entry.path, content));
+        }
+        assert!(
+            found == expected,
+            "{form}: {:?}",
+            found.iter().map(|it| &it.0).collect::<Vec<_>>()
+        );
+        // Contents that nobody reads are skipped, and cut ones are errors.
+        let reader = |tar| TarReader::with(tar, Mode::Archive, Limits::default());
+        assert!(reader(&tar[..]).finish().is_ok(), "{form}");
+        assert!(reader(&tar[..tar.len() / 2]).finish().is_err(), "{form}");
+        assert!(TarReader::new(&tar[..]).finish().is_err(), "{form}: not in a layer");
+        for limits in [
+            Limits { max_bytes: 60_000, ..Limits::default() },
+            Limits { free_holes: 10_000, max_ratio: 5, ..Limits::default() },
+        ] {
+            let mut reader = TarReader::with(&tar[..], Mode::Archive, limits);
+            reader.next().expect("the file that is all hole");
+            let error = reader.read_to_end(&mut Vec::new()).expect_err("too many zeros");
+            assert!(OverLimit::find(&error).is_some(), "{form}: {error}");
+        }
+    }
+}
+
+fn sparse(form: &str) -> Vec<u8> {
+    let path = format!("{}/../testdata/image/sparse/{form}.tar.gz", env!("CARGO_MANIFEST_DIR"));
+    let packed = fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let mut tar = Vec::new();
+    decompress(&packed[..])
+        .and_then(|(_, mut reader)| reader.read_to_end(&mut tar))
+        .unwrap_or_else(|error| panic!("{path}: {error}"));
+    tar
+}
+
 #[test]
 fn limits_hold() {
     let (tar, _) = write_samples();
@@ -235,15 +297,15 @@ fn limits_hold() {
     assert!(read(Limits::default()).is_none());
     assert!(matches!(
         read(Limits { max_entries: 3, ..Limits::default() }),
-        Some(LayerError::Limit { .. })
+        Some(LayerError::Limit(_))
     ));
     assert!(matches!(
         read(Limits { max_bytes: 9000, ..Limits::default() }),
-        Some(LayerError::Limit { .. })
+        Some(LayerError::Limit(_))
     ));
     assert!(matches!(
         read(Limits { max_pax: 20, ..Limits::default() }),
-        Some(LayerError::Limit { .. })
+        Some(LayerError::Limit(_))
     ));
     assert!(matches!(
         read(Limits { max_path: 200, ..Limits::default() }),

@@ -25,7 +25,7 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use crate::values::boolean;
+use crate::values::{LayerLimit, boolean, layer_limit::layer_limit};
 
 /// Builds container images from Dockerfiles, runs them, and ships them. No daemon, no root.
 #[derive(Debug, Parser)]
@@ -34,6 +34,9 @@ pub struct Cli {
     /// Directory of the store [default: $KILN_ROOT, else /var/lib/kiln for root and ~/.local/share/kiln]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub root: Option<PathBuf>,
+    /// How much a layer or an archive may hold: `entries=NUMBER`, `bytes=SIZE`, `ratio=NUMBER`, `memory=SIZE`
+    #[arg(long = "limit", global = true, value_name = "NAME=VALUE", value_parser = layer_limit, help_heading = "Global options")]
+    pub limits: Vec<LayerLimit>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,

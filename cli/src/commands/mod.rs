@@ -24,6 +24,7 @@ use crate::{
     config::{Config, Surroundings},
     exit::Exit,
     failure::{Failure, OrFail, Result},
+    values::LayerLimit,
 };
 
 /// What all commands share.
@@ -31,6 +32,8 @@ use crate::{
 pub struct Globals {
     /// `--root`.
     pub root: Option<PathBuf>,
+    /// `--limit`, over what the configuration says.
+    pub limits: Vec<LayerLimit>,
     /// Environment and user.
     pub around: Surroundings,
 }
@@ -69,7 +72,8 @@ impl Globals {
     ///
     /// Fails where it cannot be opened or made.
     pub fn store_of(&self, config: &Config) -> Result<Store> {
-        let store = Store::open(&self.store_root(config)?).or_failed()?;
+        let options = config.store_options(&self.limits);
+        let store = Store::open_with(&self.store_root(config)?, options).or_failed()?;
         runtime::reap(&store).or_failed()?;
         Ok(store)
     }
@@ -81,7 +85,8 @@ impl Globals {
 ///
 /// Returns why it ended early.
 pub fn run(cli: Cli) -> Result<Exit> {
-    let globals = Globals { root: cli.root, around: Surroundings::of_process() };
+    let globals =
+        Globals { root: cli.root, limits: cli.limits, around: Surroundings::of_process() };
     let command = cli.command.flat();
     if let Some(isolation) = isolation(&command) {
         // Here, where there is one thread yet and nothing was opened.

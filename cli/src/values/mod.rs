@@ -5,13 +5,14 @@
 //!
 //! 1. [`csv`] — `key=value,key=value`, as `--output`, `--secret` and `--ssh` take it.
 //! 2. [`output`], [`secret`], [`ssh`], [`call`] — the options of `kiln build` made of such fields.
-//! 3. [`pair`], [`size`], [`limit`], [`host`], [`annotation`], [`volume`], [`isolation`] — the rest.
+//! 3. [`pair`], [`size`], [`limit`], [`layer_limit`], [`host`], [`annotation`], [`volume`], [`isolation`] — the rest.
 
 pub mod annotation;
 pub mod call;
 pub mod csv;
 pub mod host;
 pub mod isolation;
+pub mod layer_limit;
 pub mod limit;
 pub mod mount;
 pub mod output;
@@ -24,6 +25,7 @@ pub mod ssh;
 pub use annotation::{Annotation, AnnotationKind};
 pub use call::{Call, Format, Question};
 pub use host::AddHost;
+pub use layer_limit::LayerLimit;
 pub use limit::Ulimit;
 pub use mount::{BindMount, Mount, TmpfsMount};
 pub use output::{Compression, Dest, Output, OutputKind};

@@ -5,8 +5,10 @@ use std::{
     io::{self, BufReader, Read, Seek, SeekFrom, Write},
 };
 
+use cache::StoreOptions;
 use image::{
-    compress::decompress,
+    OverLimit,
+    compress::decompress_limited,
     entry::Kind,
     layer::{Limits, Mode as ReadMode, Record, TarReader},
 };
@@ -17,6 +19,7 @@ use super::{
 };
 use crate::{
     error::ExecutorError,
+    session::full_message,
     tree::{Tree, lossy},
 };
 
@@ -59,27 +62,53 @@ pub(crate) fn unpack(
     placement: &mut Placement<'_>,
     dest: &[u8],
     spool: &mut Spool,
+    options: &StoreOptions,
 ) -> Result<bool, ExecutorError> {
-    if !is_archive(tree, &found.root_path)? {
+    if !is_archive(tree, &found.root_path, options)? {
         return Ok(false);
     }
     let name = lossy(&found.root_path);
     placement.make_folder(dest)?;
-    let file = tree.open(&found.root_path)?;
-    let failed =
-        |source: io::Error| ExecutorError::BadArchive { message: format!("`{name}`: {source}") };
-    let (_, plain) = decompress(BufReader::with_capacity(1 << 16, file)).map_err(failed)?;
-    unpack_into(plain, &name, placement, dest, spool)?;
+    let plain = plain(tree.open(&found.root_path)?, &name, options)?;
+    unpack_into(plain, &name, placement, dest, spool, options.limits)?;
     Ok(true)
 }
 
+/// Undoes the compression of an archive.
+pub(crate) fn plain<'a>(
+    input: impl Read + Send + 'a,
+    name: &str,
+    options: &StoreOptions,
+) -> Result<Box<dyn Read + Send + 'a>, ExecutorError> {
+    let input = BufReader::with_capacity(1 << 16, input);
+    let (_, plain) =
+        decompress_limited(input, options.decompress).map_err(|error| bad(name, &error))?;
+    Ok(plain)
+}
+
 /// Whether the file at `path` is a tar, plain or compressed.
-pub(crate) fn is_archive(tree: &Tree, path: &[u8]) -> Result<bool, ExecutorError> {
+pub(crate) fn is_archive(
+    tree: &Tree,
+    path: &[u8],
+    options: &StoreOptions,
+) -> Result<bool, ExecutorError> {
     let file = tree.open(path)?;
-    Ok(match decompress(BufReader::new(file)) {
-        Ok((_, plain)) => starts_as_tar(plain),
-        Err(_) => false,
-    })
+    let start = decompress_limited(BufReader::new(file), options.decompress)
+        .and_then(|(_, plain)| starts_as_tar(plain));
+    match start {
+        Ok(is_tar) => Ok(is_tar),
+        // Whether it is one cannot be seen then.
+        Err(error) if OverLimit::find(&error).is_some() => Err(bad(&lossy(path), &error)),
+        Err(_) => Ok(false),
+    }
+}
+
+/// The error of an archive: that of a limit if that is behind it.
+fn bad(name: &str, error: &(dyn std::error::Error + 'static)) -> ExecutorError {
+    match OverLimit::find(error) {
+        Some(source) => ExecutorError::ArchiveLimit { name: name.to_owned(), source },
+        None => ExecutorError::BadArchive { message: format!("`{name}`: {}", full_message(error)) },
+    }
 }
 
 /// Puts all entries of a tar below `dest`.
@@ -89,21 +118,18 @@ pub(crate) fn unpack_into(
     placement: &mut Placement<'_>,
     dest: &[u8],
     spool: &mut Spool,
+    limits: Limits,
 ) -> Result<(), ExecutorError> {
-    let mut reader = TarReader::with(plain, ReadMode::Archive, Limits::default());
+    let mut reader = TarReader::with(plain, ReadMode::Archive, limits);
     loop {
-        let record = reader
-            .next()
-            .map_err(|error| ExecutorError::BadArchive { message: format!("`{name}`: {error}") })?;
+        let record = reader.next().map_err(|error| bad(name, &error))?;
         let Some(record) = record else { return Ok(()) };
         let Record::Entry(mut entry) = record else { continue };
         // Attributes of other name spaces are for the kernel and its modules to set.
         entry.xattrs.retain(|name, _| name.starts_with(b"user.") || name == b"security.capability");
         let content = match entry.kind {
             Kind::File { .. } => {
-                let (offset, len) = spool.keep(&mut reader).map_err(|source| {
-                    ExecutorError::BadArchive { message: format!("`{name}`: {source}") }
-                })?;
+                let (offset, len) = spool.keep(&mut reader).map_err(|error| bad(name, &error))?;
                 Content::Spooled(offset, len)
             }
             _ => Content::Nothing,
@@ -113,20 +139,19 @@ pub(crate) fn unpack_into(
 }
 
 /// Whether the first block is a tar header, by its checksum.
-fn starts_as_tar(mut plain: impl Read) -> bool {
+fn starts_as_tar(mut plain: impl Read) -> io::Result<bool> {
     let mut block = [0_u8; 512];
-    if plain.read_exact(&mut block).is_err() {
-        return false;
-    }
+    plain.read_exact(&mut block)?;
     if block.iter().all(|it| *it == 0) {
         // An empty archive: at least the two blocks of its end.
         let mut second = [0_u8; 512];
-        return plain.read_exact(&mut second).is_ok() && second.iter().all(|it| *it == 0);
+        plain.read_exact(&mut second)?;
+        return Ok(second.iter().all(|it| *it == 0));
     }
     let written = block[148..156].iter().copied().filter(|it| it.is_ascii_digit());
     let written = written.fold(0_u64, |sum, digit| sum * 8 + u64::from(digit - b'0'));
     let blank = |(nth, byte): (usize, &u8)| if (148..156).contains(&nth) { b' ' } else { *byte };
     let unsigned: u64 = block.iter().enumerate().map(|it| u64::from(blank(it))).sum();
     let signed: i64 = block.iter().enumerate().map(|it| i64::from(blank(it).cast_signed())).sum();
-    written == unsigned || i64::try_from(written) == Ok(signed)
+    Ok(written == unsigned || i64::try_from(written) == Ok(signed))
 }

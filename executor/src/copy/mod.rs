@@ -10,6 +10,7 @@ mod place;
 
 use std::io::{Read, Write};
 
+use cache::StoreOptions;
 use image::{
     entry::{Kind, Time},
     layer::{IndexedTarWriter, LayerIndex},
@@ -202,7 +203,7 @@ pub(crate) fn write_copy<W: Write>(
     gathered: &Gathered,
     trees: &[Tree],
     below: &Tree,
-    times: Times,
+    (times, options): (Times, &StoreOptions),
     out: W,
 ) -> Result<(W, LayerIndex), ExecutorError> {
     let owner = match &op.chown {
@@ -229,6 +230,7 @@ pub(crate) fn write_copy<W: Write>(
                             &mut placement,
                             &dest,
                             &mut spool,
+                            options,
                         )?
                     {
                         continue;
@@ -259,20 +261,26 @@ pub(crate) fn write_mkdir<W: Write>(
 
 /// Writes all that an archive holds as a layer into `out`.
 pub(crate) fn write_archive<W: Write>(
-    plain: impl Read,
+    input: impl Read + Send,
+    options: &StoreOptions,
     out: W,
 ) -> Result<(W, LayerIndex), ExecutorError> {
+    let plain = archive::plain(input, "the archive", options)?;
     let below = Tree::Empty;
     let mut placement =
         Placement::new(&below, Owning { owner: None, chmod: None, times: Times::default() });
     let mut spool = archive::Spool::new()?;
-    archive::unpack_into(plain, "the archive", &mut placement, b"", &mut spool)?;
+    archive::unpack_into(plain, "the archive", &mut placement, b"", &mut spool, options.limits)?;
     write_entries(placement, &[], spool, out)
 }
 
 /// Whether the file at `path` is an archive, by its content.
-pub(crate) fn is_archive(tree: &Tree, path: &[u8]) -> Result<bool, ExecutorError> {
-    archive::is_archive(tree, path)
+pub(crate) fn is_archive(
+    tree: &Tree,
+    path: &[u8],
+    options: &StoreOptions,
+) -> Result<bool, ExecutorError> {
+    archive::is_archive(tree, path, options)
 }
 
 fn write_entries<W: Write>(

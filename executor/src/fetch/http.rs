@@ -13,14 +13,14 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{BufReader, Read, Seek, SeekFrom, Write},
+    io::{BufReader, Seek, SeekFrom, Write},
     sync::Arc,
     time::Duration,
 };
 
 use image::{
-    Digest,
-    compress::decompress,
+    Digest, LimitKind, OverLimit,
+    compress::{DecompressLimits, decompress_limited},
     digest::Hashing,
     entry::{Entry, Kind, Time},
     layer::IndexedTarWriter,
@@ -48,8 +48,6 @@ const MAX_REDIRECTS: usize = 10;
 const ATTEMPTS: u32 = 4;
 /// The pause before the second attempt; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// No file is larger, as no layer is.
-const LARGEST: u64 = 256 << 30;
 /// The field of a record with the tag of the answer.
 const TAG: &str = "etag";
 
@@ -261,9 +259,11 @@ impl Request {
         let modified =
             header(LAST_MODIFIED).and_then(http_date).and_then(|it| i64::try_from(it).ok());
         let is_packed = header(CONTENT_ENCODING).is_some_and(|it| matches!(it, "gzip" | "x-gzip"));
-        let (mut digest, mut size) = self.receive(response, file, task).await?;
+        let options = session.store.options();
+        let (mut digest, mut size) =
+            self.receive(response, file, task, options.limits.max_bytes).await?;
         if is_packed {
-            (digest, size) = self.unpack(file).map_err(Failure::Lasting)?;
+            (digest, size) = self.unpack(file, options.decompress).map_err(Failure::Lasting)?;
         }
         Ok(Answer::Downloaded(Downloaded { tag, modified, digest, size }))
     }
@@ -324,6 +324,7 @@ impl Request {
         mut response: Response,
         file: &mut File,
         task: &Task<'_>,
+        max_bytes: u64,
     ) -> Result<(Digest, u64), Failure> {
         let failed = |source| {
             let path = "a download".into();
@@ -334,10 +335,11 @@ impl Request {
         let mut out = Hashing::new(file);
         while let Some(chunk) = response.chunk().await.map_err(|error| self.broken(error))? {
             out.write_all(&chunk).map_err(failed)?;
-            if out.n_bytes() > LARGEST {
-                return Err(Failure::Lasting(
-                    self.error(&format!("it is larger than {} GiB", LARGEST >> 30)),
-                ));
+            // No file is larger than a layer may be.
+            if out.n_bytes() > max_bytes {
+                let source = OverLimit { limit: LimitKind::Bytes, value: max_bytes };
+                let url = self.shown.clone();
+                return Err(Failure::Lasting(ExecutorError::DownloadLimit { url, source }));
             }
             task.progress(&self.shown, out.n_bytes(), total, false);
         }
@@ -347,19 +349,24 @@ impl Request {
     }
 
     /// Unpacks what the server packed for the way.
-    fn unpack(&self, file: &mut File) -> Result<(Digest, u64), ExecutorError> {
+    fn unpack(
+        &self,
+        file: &mut File,
+        limits: DecompressLimits,
+    ) -> Result<(Digest, u64), ExecutorError> {
         let failed = |source| ExecutorError::Write { path: "a download".into(), source };
         let mut packed = tempfile::tempfile().map_err(failed)?;
         file.rewind().map_err(failed)?;
         std::io::copy(file, &mut packed).map_err(failed)?;
         packed.rewind().map_err(failed)?;
         file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
-        let broken = |error: std::io::Error| {
-            self.error(&format!("what was sent cannot be unpacked: {error}"))
+        let broken = |error: std::io::Error| match OverLimit::find(&error) {
+            Some(source) => ExecutorError::DownloadLimit { url: self.shown.clone(), source },
+            None => self.error(&format!("what was sent cannot be unpacked: {error}")),
         };
-        let (_, plain) = decompress(BufReader::new(packed)).map_err(broken)?;
+        let (_, mut plain) = decompress_limited(BufReader::new(packed), limits).map_err(broken)?;
         let mut out = Hashing::new(file);
-        std::io::copy(&mut plain.take(LARGEST), &mut out).map_err(broken)?;
+        std::io::copy(&mut plain, &mut out).map_err(broken)?;
         let (_, digest, size) = out.finish();
         Ok((digest, size))
     }

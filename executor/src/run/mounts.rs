@@ -208,7 +208,8 @@ impl Execution<'_> {
             None => {
                 let begun = std::time::Instant::now();
                 let made = self.write_layer(|out| {
-                    copy::write_copy(&op, &gathered, &trees, &Tree::Empty, self.times(), out)
+                    let how = (self.times(), self.session.store.options());
+                    copy::write_copy(&op, &gathered, &trees, &Tree::Empty, how, out)
                 })?;
                 let layer = made.index.map(|it| it.diff_id);
                 self.session.store.put_step(&StepRecord {

@@ -24,6 +24,8 @@ pub(super) const STAR_TRAILER: Range<usize> = 508..512;
 
 /// Magic and version of POSIX.
 pub(super) const USTAR: &[u8; 8] = b"ustar\x0000";
+/// Magic and version of GNU tar.
+pub(super) const GNU: &[u8; 8] = b"ustar  \0";
 
 /// What an entry is.
 pub(super) mod kind {

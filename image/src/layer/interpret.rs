@@ -23,8 +23,22 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Makes an entry of its headers.
-    pub(super) fn entry(&self, max_path: usize) -> Result<Entry, LayerError> {
+    /// How many bytes the tar has of it.
+    pub(super) fn n_stored(&self) -> u64 {
+        self.pax.size.unwrap_or(self.size)
+    }
+
+    /// Says whether it is a file with holes.
+    pub(super) fn is_sparse(&self) -> bool {
+        self.block[header::TYPE] == kind::GNU_SPARSE || self.pax.sparse.is_some()
+    }
+
+    /// Makes an entry of its headers. For a file with holes, `real_size` is how long it is.
+    pub(super) fn entry(
+        &self,
+        max_path: usize,
+        real_size: Option<u64>,
+    ) -> Result<Entry, LayerError> {
         let Self { block, pax, .. } = self;
         let raw_path = self.path();
         let path = clean(&raw_path, max_path).map_err(|it| LayerError::entry(&raw_path, it))?;
@@ -47,7 +61,7 @@ impl Header {
             None => Time { secs: number(header::MTIME, "the time is no number")?, nanos: 0 },
         };
         let mode = number(header::MODE, "the mode is no number")?;
-        let kind = self.kind(&raw_path, max_path).map_err(error)?;
+        let kind = self.kind(&raw_path, max_path, real_size).map_err(error)?;
         if path.is_empty() && kind != Kind::Directory {
             return Err(error("the root is no folder"));
         }
@@ -68,7 +82,10 @@ impl Header {
     }
 
     /// Returns the path as written.
-    fn path(&self) -> Vec<u8> {
+    pub(super) fn path(&self) -> Vec<u8> {
+        if let Some(path) = self.pax.sparse.as_ref().and_then(|it| it.name.as_ref()) {
+            return path.clone();
+        }
         if let Some(path) = &self.pax.path {
             return path.clone();
         }
@@ -87,8 +104,13 @@ impl Header {
         }
     }
 
-    fn kind(&self, raw_path: &[u8], max_path: usize) -> Result<Kind, &'static str> {
-        let size = self.pax.size.unwrap_or(self.size);
+    fn kind(
+        &self,
+        raw_path: &[u8],
+        max_path: usize,
+        real_size: Option<u64>,
+    ) -> Result<Kind, &'static str> {
+        let size = real_size.unwrap_or(self.n_stored());
         let typeflag = self.block[header::TYPE];
         let device = || -> Result<(u32, u32), &'static str> {
             // Linux has 12 bits for the major and 20 for the minor number.
@@ -103,7 +125,7 @@ impl Header {
             None => parse_text(&self.block[header::LINK]).to_vec(),
         };
         let kind = match typeflag {
-            kind::OLD_FILE | kind::FILE | kind::CONTIGUOUS => {
+            kind::OLD_FILE | kind::FILE | kind::CONTIGUOUS | kind::GNU_SPARSE => {
                 if raw_path.ends_with(b"/") {
                     // Some programs make a folder of it, some a file.
                     return Err("the name of a file ends in a slash");
@@ -136,7 +158,6 @@ impl Header {
             kind::BLOCK => device().map(|(major, minor)| Kind::BlockDevice { major, minor })?,
             kind::DIRECTORY => Kind::Directory,
             kind::FIFO => Kind::Fifo,
-            kind::GNU_SPARSE => return Err("sparse files are not supported"),
             _ => return Err("the type of the entry is not known"),
         };
         match size {

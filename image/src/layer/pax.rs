@@ -2,6 +2,7 @@
 
 use super::{
     header::{self, octal_max},
+    sparse,
     write::split_name,
 };
 use crate::entry::{Entry, Kind, Time};
@@ -104,6 +105,7 @@ pub(super) struct Pax {
     pub(super) gid: Option<u32>,
     pub(super) mtime: Option<Time>,
     pub(super) xattrs: std::collections::BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(super) sparse: Option<sparse::Records>,
 }
 
 impl Pax {
@@ -130,6 +132,7 @@ impl Pax {
             && self.gid.is_none()
             && self.mtime.is_none()
             && self.xattrs.is_empty()
+            && self.sparse.is_none()
     }
 
     fn apply(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
@@ -162,7 +165,9 @@ impl Pax {
             b"mtime" => {
                 self.mtime = Some(parse_time(value).ok_or("a time in a PAX record is malformed")?)
             }
-            _ if key.starts_with(b"GNU.sparse.") => return Err("sparse files are not supported"),
+            _ if key.starts_with(b"GNU.sparse.") => {
+                self.sparse.get_or_insert_default().apply(key, value)?;
+            }
             _ => {
                 if let Some(name) = key.strip_prefix(XATTR) {
                     if name.is_empty() || name.contains(&0) {

@@ -4,7 +4,8 @@
 //! such tars. So this reader is strict where readers differ: malformed numbers and PAX records, two long names for one entry,
 //! sizes on entries without content and names that climb out of the root are errors, not guesses.
 //!
-//! Understood are the formats of 1979, POSIX and old GNU tar, PAX headers, and numbers in base 256. Sparse files are refused.
+//! Understood are the formats of 1979, POSIX and old GNU tar, PAX headers, numbers in base 256, and files with holes in all forms of GNU tar. The last ones
+//! are refused in layers: no engine writes them there, and their content could not be read by its offset.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -13,10 +14,12 @@ use super::{
     header::{self, BLOCK, checksums, kind, parse_number},
     interpret::{Header, interpret},
     pax::Pax,
+    sparse::{OldParts, Piece, Sparse, Text},
 };
 use crate::{
+    compress::DecompressLimits,
     entry::{Entry, Kind},
-    error::LayerError,
+    error::{LayerError, LimitKind, OverLimit},
 };
 
 /// How much a tar may hold.
@@ -28,14 +31,27 @@ pub struct Limits {
     pub max_bytes: u64,
     /// Bytes of a path or the target of a link.
     pub max_path: usize,
-    /// Bytes of the PAX records of one entry, or of a long name.
+    /// Bytes of the PAX records of one entry, of a long name, or of the list of parts of a file with holes.
     pub max_pax: usize,
+    /// Bytes of holes for each byte of the tar, once there are more than [`free_holes`](Self::free_holes).
+    pub max_ratio: u64,
+    /// Bytes of holes for which the ratio is not looked at.
+    pub free_holes: u64,
 }
 
 impl Default for Limits {
-    /// A million entries, 256 GiB, paths as Linux has them, and 1 MiB of records, as Go has it.
+    /// A million entries, 256 GiB with holes counted, paths as Linux has them, 1 MiB of records, as Go has it, and the ratio of
+    /// [`DecompressLimits`](crate::compress::DecompressLimits).
     fn default() -> Self {
-        Self { max_entries: 1_000_000, max_bytes: 256 << 30, max_path: MAX_PATH, max_pax: 1 << 20 }
+        let DecompressLimits { max_bytes, max_ratio, free_bytes, .. } = DecompressLimits::default();
+        Self {
+            max_entries: 1_000_000,
+            max_bytes,
+            max_path: MAX_PATH,
+            max_pax: 1 << 20,
+            max_ratio,
+            free_holes: free_bytes,
+        }
     }
 }
 
@@ -82,6 +98,9 @@ pub struct TarReader<R> {
     /// What is left of it, and how many zeros follow.
     content_left: u64,
     padding: usize,
+    /// The current entry is a file with holes.
+    sparse: Option<Sparse>,
+    n_holes: u64,
     ended: bool,
 }
 
@@ -111,6 +130,8 @@ impl<R: Read> TarReader<R> {
             content_offset: 0,
             content_left: 0,
             padding: 0,
+            sparse: None,
+            n_holes: 0,
             ended: false,
         }
     }
@@ -135,14 +156,28 @@ impl<R: Read> TarReader<R> {
             let Some(header) = self.next_header()? else { return Ok(None) };
             self.n_entries += 1;
             if self.n_entries > self.limits.max_entries {
-                return Err(LayerError::Limit { what: "entries", limit: self.limits.max_entries });
+                let (limit, value) = (LimitKind::Entries, self.limits.max_entries);
+                return Err(OverLimit { limit, value }.into());
             }
-            let entry = header.entry(self.limits.max_path)?;
+            if header.is_sparse() && self.mode == Mode::Layer {
+                return Err(LayerError::entry(
+                    &header.path(),
+                    "it has holes, which is not supported in a layer",
+                ));
+            }
+            // What there is of the file, in the tar, but for a list of parts at its beginning.
+            let (sparse, n_parts) = match header.is_sparse() {
+                true => self.sparse(&header)?,
+                false => (None, 0),
+            };
+            let entry = header.entry(self.limits.max_path, sparse.as_ref().map(Sparse::size))?;
             self.content_offset = self.input.offset;
             if let Kind::File { size } = entry.kind {
-                self.content_left = size;
-                self.padding = header::padding(size);
+                self.content_left =
+                    if sparse.is_some() { header.n_stored() - n_parts } else { size };
+                self.padding = header::padding(self.content_left);
             }
+            self.sparse = sparse;
             match self.mode {
                 Mode::Archive => return Ok(Some(Record::Entry(entry))),
                 Mode::Layer => {
@@ -165,11 +200,70 @@ impl<R: Read> TarReader<R> {
         Ok(self.input.inner.into_inner())
     }
 
+    /// Reads where the parts of a file with holes are, and how many bytes of its content that took.
+    fn sparse(&mut self, header: &Header) -> Result<(Option<Sparse>, u64), LayerError> {
+        let path = header.path();
+        let error = |problem| LayerError::entry(&path, problem);
+        // As much text as records may be, at no less than four bytes for each pair.
+        let max_numbers = self.limits.max_pax / 2;
+        if header.block[header::TYPE] == kind::GNU_SPARSE {
+            let mut parts = OldParts::of_header(&header.block).map_err(error)?;
+            while parts.goes_on {
+                let block = self.content_block()?;
+                parts.block(&block, max_numbers).map_err(error)?;
+            }
+            return Ok((Some(parts.file(header.n_stored()).map_err(error)?), 0));
+        }
+        let Some(records) = &header.pax.sparse else { return Ok((None, 0)) };
+        if !records.in_content().map_err(error)? {
+            return Ok((Some(records.file(header.n_stored()).map_err(error)?), 0));
+        }
+        let (mut text, mut n_bytes) = (Text::default(), 0);
+        loop {
+            n_bytes += BLOCK as u64;
+            if n_bytes > header.n_stored() || n_bytes > self.limits.max_pax as u64 {
+                return Err(error("the parts of a sparse file do not end"));
+            }
+            let block = self.content_block()?;
+            if let Some(numbers) = text.block(&block, max_numbers).map_err(error)? {
+                let sparse = records.with(&numbers, header.n_stored() - n_bytes).map_err(error)?;
+                return Ok((Some(sparse), n_bytes));
+            }
+        }
+    }
+
+    /// Reads a block that belongs to an entry.
+    fn content_block(&mut self) -> Result<[u8; BLOCK], LayerError> {
+        let mut block = [0; BLOCK];
+        match self.input.fill(&mut block)? {
+            true => Ok(block),
+            false => {
+                Err(LayerError::Truncated { what: "a sparse file", offset: self.input.offset })
+            }
+        }
+    }
+
+    /// Counts zeros of a hole.
+    fn hole(&mut self, n_bytes: u64) -> io::Result<()> {
+        self.n_holes = self.n_holes.saturating_add(n_bytes);
+        let Limits { max_bytes, max_ratio, free_holes, .. } = self.limits;
+        let over = |limit, value| Err(OverLimit { limit, value }.into());
+        if self.n_holes.saturating_add(self.input.offset) > max_bytes {
+            return over(LimitKind::Bytes, max_bytes);
+        }
+        match self.n_holes > free_holes
+            && self.n_holes > self.input.offset.saturating_mul(max_ratio)
+        {
+            true => over(LimitKind::Ratio, max_ratio),
+            false => Ok(()),
+        }
+    }
+
     /// Skips what is left of the current entry.
     fn skip_content(&mut self) -> Result<(), LayerError> {
         self.input.skip(self.content_left, "a file")?;
         self.input.skip(self.padding as u64, "a file")?;
-        (self.content_left, self.padding) = (0, 0);
+        (self.content_left, self.padding, self.sparse) = (0, 0, None);
         Ok(())
     }
 
@@ -267,11 +361,10 @@ impl<R: Read> TarReader<R> {
     /// Reads the content of a header that is about other entries.
     fn meta(&mut self, size: u64) -> Result<Vec<u8>, LayerError> {
         let limit = self.limits.max_pax;
-        let n_bytes =
-            usize::try_from(size).ok().filter(|it| *it <= limit).ok_or(LayerError::Limit {
-                what: "bytes of extended header for one entry",
-                limit: limit as u64,
-            })?;
+        let n_bytes = usize::try_from(size)
+            .ok()
+            .filter(|it| *it <= limit)
+            .ok_or(OverLimit { limit: LimitKind::Records, value: limit as u64 })?;
         let mut out = vec![0; n_bytes + header::padding(size)];
         if !self.input.fill(&mut out)? && !out.is_empty() {
             return Err(LayerError::Truncated {
@@ -297,7 +390,21 @@ impl<R: Read> TarReader<R> {
 
 impl<R: Read> Read for TarReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let max = usize::try_from(self.content_left).unwrap_or(usize::MAX).min(buffer.len());
+        let n_wanted = match self.sparse.as_ref().map(Sparse::piece) {
+            None => self.content_left,
+            Some(None) => 0,
+            Some(Some(Piece::Stored(n_bytes))) => n_bytes.min(self.content_left),
+            Some(Some(Piece::Hole(n_bytes))) => {
+                let n_here = buffer.len().min(usize::try_from(n_bytes).unwrap_or(usize::MAX));
+                self.hole(n_here as u64)?;
+                buffer[..n_here].fill(0);
+                if let Some(sparse) = &mut self.sparse {
+                    sparse.advance(n_here as u64);
+                }
+                return Ok(n_here);
+            }
+        };
+        let max = usize::try_from(n_wanted).unwrap_or(usize::MAX).min(buffer.len());
         if max == 0 {
             return Ok(0);
         }
@@ -310,11 +417,12 @@ impl<R: Read> Read for TarReader<R> {
         }
         self.content_left -= n_read as u64;
         self.input.offset += n_read as u64;
+        if let Some(sparse) = &mut self.sparse {
+            sparse.advance(n_read as u64);
+        }
         if self.input.offset > self.input.max_bytes {
-            return Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                "layer is larger than allowed",
-            ));
+            let (limit, value) = (LimitKind::Bytes, self.input.max_bytes);
+            return Err(OverLimit { limit, value }.into());
         }
         Ok(n_read)
     }
@@ -382,7 +490,7 @@ impl<R: Read> Input<R> {
     fn advance(&mut self, n_bytes: usize) -> Result<(), LayerError> {
         self.offset += n_bytes as u64;
         match self.offset > self.max_bytes {
-            true => Err(LayerError::Limit { what: "bytes", limit: self.max_bytes }),
+            true => Err(OverLimit { limit: LimitKind::Bytes, value: self.max_bytes }.into()),
             false => Ok(()),
         }
     }

@@ -225,3 +225,41 @@ fn c20_credentials_come_from_secrets_and_are_never_shown() {
         .collect::<Vec<_>>();
     assert!(!said.concat().contains("passw0rd"), "{log}");
 }
+
+#[test]
+fn c15_archives_have_limits_and_files_with_holes() {
+    let kiln = Kiln::new();
+    let files: Vec<String> = (0..20).map(|it| format!("f{it}")).collect();
+    let entries: Vec<_> =
+        files.iter().map(|it| (it.as_str(), 0o644, 0, 0, What::File(&[0; 5000]))).collect();
+    kiln.write("many.tar", tar(&entries));
+    // A header of xz that asks for 256 MiB.
+    kiln.write("greedy.xz", {
+        let mut xz = archive("a.tar.xz");
+        assert_eq!(xz[12..16], [2, 0, 0x21, 1], "a block with one filter and no sizes");
+        xz[16..24].copy_from_slice(&[32, 0, 0, 0, 0x09, 0x88, 0xa5, 0x76]);
+        xz
+    });
+    let text = "FROM scratch\nADD many.tar /a/\n";
+    for (limit, says) in [
+        ("entries=19", "it has more than 19 entries"),
+        ("bytes=50000", "it has more than 50000 bytes"),
+    ] {
+        let log = kiln.fails(text, &["--limit", limit]);
+        assert!(log.contains("error[over-limit]") && log.contains(says), "{log}");
+        assert!(log.contains(&format!("--limit {}=", limit.split_once('=').expect("a pair").0)));
+    }
+    assert!(kiln.build(text).at("a/f19").starts_with("0644"));
+    let log = kiln.fails("FROM scratch\nADD greedy.xz /a/\n", &[]);
+    assert!(log.contains("takes more than 201326592 bytes of memory"), "{log}");
+    for form in ["gnu", "pax-0.0", "pax-0.1", "pax-1.0"] {
+        let path = format!("../../image/sparse/{form}.tar.gz");
+        kiln.write("sparse.tar.gz", archive(&path));
+        let built = kiln.build("FROM scratch\nADD sparse.tar.gz /\n");
+        assert_eq!(built.text("plain"), "plain", "{form}");
+        let parts = built.text("parts");
+        assert_eq!(parts.len(), (1 << 20) + 100, "{form}");
+        assert_eq!(&parts[1023..1026], "\0!!", "{form}");
+        assert_eq!(built.text("hole"), "\0".repeat(70000), "{form}");
+    }
+}
