@@ -2,7 +2,10 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use crate::failure::{Failure, Result};
+use crate::{
+    failure::{Failure, Result},
+    progress::line::harmless,
+};
 
 /// Writes a result to standard output.
 ///
@@ -20,6 +23,10 @@ pub fn out(text: &str) -> Result<()> {
 /// As [`out`].
 pub fn bytes(bytes: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();
+    // Programs get the bytes as they are.
+    let shown =
+        stdout.is_terminal().then(|| harmless(&String::from_utf8_lossy(bytes)).into_owned());
+    let bytes = shown.as_ref().map_or(bytes, |it| it.as_bytes());
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(
             anyhow::Error::new(error).context("cannot write to standard output"),
@@ -28,9 +35,9 @@ pub fn bytes(bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Writes a message to standard error, as well as that can be done.
+/// Writes a message to standard error, as well as that can be done. Of escapes in it only colours are left.
 pub fn err(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    let _ = io::stderr().lock().write_all(harmless(text).as_bytes());
 }
 
 /// Says whether messages on standard error may have colours.

@@ -36,12 +36,20 @@ pub(crate) fn assemble(
     stage(program)?;
     let root = program.root.as_fd();
     for (index, it) in program.mounts.iter().enumerate() {
-        attach(root, it, ResolveFlags::IN_ROOT).at_index(Step::Mount, index)?;
+        let outer = it.inside.as_ref().and_then(|(outer, rest)| {
+            Some((program.mounts.get(*outer)?.mount()?, rest.as_c_str()))
+        });
+        // What is mounted may be changed by others meanwhile: no link in it leads out of it.
+        let (root, target, resolve) = match outer {
+            Some((outer, rest)) => (outer, rest, ResolveFlags::BENEATH),
+            None => (root, it.target.as_c_str(), ResolveFlags::IN_ROOT),
+        };
+        attach(root, target, it, resolve).at_index(Step::Mount, index)?;
     }
     let terminal = standard_mounts(program, &system)?;
     for (index, it) in program.mounts_in_dev.iter().enumerate() {
-        attach(root, it, ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS))
-            .at_index(Step::MountInDev, index)?;
+        let resolve = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
+        attach(root, &it.target, it, resolve).at_index(Step::MountInDev, index)?;
     }
     if program.is_read_only {
         sys::mount_setattr(root, false, mount_attr::RDONLY, 0).at(Step::ReadOnlyRoot)?;
@@ -126,22 +134,19 @@ fn open_target(root: BorrowedFd<'_>, path: &CStr, resolve: ResolveFlags) -> Resu
     rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
-fn attach(root: BorrowedFd<'_>, it: &Attach, resolve: ResolveFlags) -> Result<()> {
-    let mount = match (&it.cut_out, &it.what) {
-        (Some(mount), _) | (None, What::Mount(mount)) => mount,
-        _ => return Err(Errno::INVAL),
-    };
+fn attach(root: BorrowedFd<'_>, target: &CStr, it: &Attach, resolve: ResolveFlags) -> Result<()> {
+    let mount = it.mount().ok_or(Errno::INVAL)?;
     if it.attrs != 0 {
-        sys::mount_setattr(mount.as_fd(), it.recursive, it.attrs, 0)?;
+        sys::mount_setattr(mount, it.recursive, it.attrs, 0)?;
     }
-    let place = match open_target(root, &it.target, resolve) {
+    let place = match open_target(root, target, resolve) {
         Err(Errno::NOENT) => {
-            make_target(root, &it.target, it.is_dir, resolve)?;
-            open_target(root, &it.target, resolve)?
+            make_target(root, target, it.is_dir, resolve)?;
+            open_target(root, target, resolve)?
         }
         place => place?,
     };
-    mount_at(mount.as_fd(), place.as_fd())
+    mount_at(mount, place.as_fd())
 }
 
 /// Makes a target inside another mount; those in the root itself have been made before.

@@ -27,6 +27,8 @@ pub(crate) struct Plan {
     pub(crate) staging: Option<OwnedFd>,
     /// In the order in which they are attached.
     pub(crate) mounts: Vec<Attach>,
+    /// The targets of `mounts`, and whether they are directories.
+    paths: Vec<(Components, bool)>,
     pub(crate) mounts_in_dev: Vec<Attach>,
 }
 
@@ -89,7 +91,13 @@ pub(crate) fn shm_size(spec: &Spec) -> Option<u64> {
 /// Makes all mounts ready. With `no_devices`, device nodes work on none of them but the standard
 /// ones, each of which is a mount of its own.
 pub(crate) fn plan(spec: &Spec, no_devices: bool) -> Result<Plan, SandboxError> {
-    let mut plan = Plan { places: vec![], staging: None, mounts: vec![], mounts_in_dev: vec![] };
+    let mut plan = Plan {
+        places: vec![],
+        staging: None,
+        mounts: vec![],
+        paths: vec![],
+        mounts_in_dev: vec![],
+    };
     let mut staging = Staging::default();
     for path in ["/dev", "/proc", "/sys"] {
         plan.places.push(Place {
@@ -174,14 +182,28 @@ impl Plan {
     ) -> Result<(), SandboxError> {
         let target = inside::join(&place.path)
             .map_err(|_| refuse(&inside::display(&place.path), "it contains a zero byte"))?;
-        let attach = Attach { what, cut_out: None, target, is_dir: place.is_dir, attrs, recursive };
-        if place.path.first().is_some_and(|it| it == b"dev") {
+        let is_in_dev = place.path.first().is_some_and(|it| it == b"dev");
+        let inside = if is_in_dev { None } else { self.outer(&place.path) };
+        let is_dir = place.is_dir;
+        let attach = Attach { what, cut_out: None, target, inside, is_dir, attrs, recursive };
+        if is_in_dev {
             self.mounts_in_dev.push(attach);
         } else {
+            self.paths.push((place.path.clone(), is_dir));
             self.mounts.push(attach);
         }
         self.places.push(place);
         Ok(())
+    }
+
+    /// The innermost mount that a path is in, and the path inside of it.
+    fn outer(&self, path: &[Vec<u8>]) -> Option<(usize, CString)> {
+        let is_outer = |(outer, is_dir): &(Components, bool)| {
+            *is_dir && outer.len() < path.len() && path.starts_with(outer)
+        };
+        let found = self.paths.iter().enumerate().filter(|(_, it)| is_outer(it));
+        let (index, (outer, _)) = found.max_by_key(|(_, (outer, _))| outer.len())?;
+        Some((index, inside::join(&path[outer.len()..]).ok()?))
     }
 }
 

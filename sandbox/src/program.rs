@@ -5,7 +5,7 @@
 //! calls; where one of them fails, it reports a [`Failure`].
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Gid, Uid};
 
@@ -20,12 +20,24 @@ pub(crate) struct Attach {
     pub(crate) cut_out: Option<OwnedFd>,
     /// Where, relative to the root.
     pub(crate) target: CString,
+    /// The mount that the target is in, by its place among those attached before, and the rest of the path.
+    pub(crate) inside: Option<(usize, CString)>,
     /// Whether the target is a directory, if it has to be made.
     pub(crate) is_dir: bool,
     /// Attributes to set first.
     pub(crate) attrs: u64,
     /// Whether the attributes are for the mounts below it, too.
     pub(crate) recursive: bool,
+}
+
+impl Attach {
+    /// The mount itself, once it has been cut out of what it is a part of.
+    pub(crate) fn mount(&self) -> Option<BorrowedFd<'_>> {
+        match (&self.cut_out, &self.what) {
+            (Some(mount), _) | (None, What::Mount(mount)) => Some(mount.as_fd()),
+            _ => None,
+        }
+    }
 }
 
 /// A mount that is attached somewhere.

@@ -172,8 +172,14 @@ fn missing(root: BorrowedFd<'_>, places: &[Place]) -> Result<Vec<Stub>, SandboxE
         if places[..index].iter().any(is_inside) {
             continue;
         }
-        let failed =
-            |errno| SandboxError::path("use as a mount point", inside::display(&place.path), errno);
+        let failed = |errno| match errno {
+            Errno::XDEV => SandboxError::Invalid {
+                what: "mount target",
+                value: inside::display(&place.path).to_string_lossy().into_owned(),
+                reason: "a link of the image leads it into /dev, /proc or /sys",
+            },
+            _ => SandboxError::path("use as a mount point", inside::display(&place.path), errno),
+        };
         out.extend(stubs::missing(root, place).map_err(failed)?);
     }
     Ok(out)

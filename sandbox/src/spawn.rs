@@ -393,7 +393,14 @@ fn explain(failure: Failure, spec: &Spec, program: &Program, root: &OwnedFd) -> 
         Step::PivotRoot => setup("change the root"),
         Step::DetachOldRoot => setup("detach the old root"),
         Step::Stage => setup("prepare files in memory"),
-        Step::Mount => target(&program.mounts),
+        Step::Mount => match program.mounts.get(index) {
+            Some(it) if it.inside.is_some() && failure.errno == Errno::XDEV.raw_os_error() => {
+                let target = [b"/", it.target.as_bytes()].concat();
+                let reason = "a link leads it out of the mount that it is in";
+                invalid("mount target", OsStr::from_bytes(&target), reason)
+            }
+            _ => target(&program.mounts),
+        },
         Step::Dev => path("mount", "/dev"),
         Step::Pts => path("mount", "/dev/pts"),
         Step::Shm => path("mount", "/dev/shm"),

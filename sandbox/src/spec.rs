@@ -126,7 +126,8 @@ pub enum Network {
 /// Something mounted besides the root.
 ///
 /// A target is created if it is missing and leaves no trace in the root. `/`, `/proc`, `/sys`,
-/// `/dev` and what lies below `/proc` and `/sys` are refused.
+/// `/dev` and what lies below `/proc` and `/sys` are refused, also where a link leads there. Links
+/// are followed in the root; in another mount that the target is in, they must not lead out of it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Mount {

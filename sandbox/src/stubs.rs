@@ -39,7 +39,8 @@ pub(crate) struct Stub {
 ///
 /// # Errors
 ///
-/// `ENOTDIR` or `EISDIR` if something else is in a place and must not be hidden.
+/// `ENOTDIR` or `EISDIR` if something else is in a place and must not be hidden, `EXDEV` if a link leads to where the
+/// standard file systems are mounted, which would hide what is mounted there before.
 pub(crate) fn missing(root: BorrowedFd<'_>, place: &Place) -> Result<Option<Stub>> {
     // `/proc` itself must be a directory, not a link to one; others are followed.
     let found = if place.mask && place.is_dir { look_at(root, place) } else { None };
@@ -53,6 +54,15 @@ pub(crate) fn missing(root: BorrowedFd<'_>, place: &Place) -> Result<Option<Stub
             Err(errno) => return Err(errno),
         },
     };
+    let found = match found.path.first() {
+        Some(first) if is_system(first) && Some(first) != place.path.first() => {
+            if !place.mask {
+                return Err(Errno::XDEV);
+            }
+            Resolved { path: place.path.clone(), n_existing: 0, kind: None }
+        }
+        _ => found,
+    };
     let fits = match found.kind {
         None => false,
         Some(kind) => (kind == FileType::Directory) == place.is_dir,
@@ -64,6 +74,10 @@ pub(crate) fn missing(root: BorrowedFd<'_>, place: &Place) -> Result<Option<Stub
             Ok(Some(Stub { path: found.path, n_existing: found.n_existing, is_dir: place.is_dir }))
         }
     }
+}
+
+fn is_system(name: &[u8]) -> bool {
+    matches!(name, b"dev" | b"proc" | b"sys")
 }
 
 fn look_at(root: BorrowedFd<'_>, place: &Place) -> Option<Resolved> {

@@ -1,6 +1,6 @@
 //! Logs cut into lines, and numbers as text.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 /// The longest piece of a line that is held back until its end comes.
 const LONGEST: usize = 16 * 1024;
@@ -32,7 +32,7 @@ impl Lines {
         let bytes = std::mem::take(&mut self.partial);
         let bytes = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
         let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-        Some(String::from_utf8_lossy(bytes).into_owned())
+        Some(harmless(&String::from_utf8_lossy(bytes)).into_owned())
     }
 }
 
@@ -72,25 +72,91 @@ pub fn stamp(time: Duration) -> String {
 
 /// Takes escape sequences and other control characters out of text that is drawn in a place of its own.
 pub fn printable(text: &str) -> String {
-    // A line that redraws itself shows its last state.
-    let text = text.rsplit('\r').find(|it| !it.is_empty()).unwrap_or_default();
     let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
+    clean(last_state(text), false, &mut out);
+    out.replace('\t', "    ")
+}
+
+/// Takes out of text what would do more to a terminal than to write lines in colours: commands built, files and images are
+/// named by people who may want to move the cursor, set the title or turn the reading direction.
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    if !text.contains(|it: char| it != '\n' && it != '\t' && (it.is_control() || turns(it))) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
+        clean(last_state(line), true, &mut out);
+        out.push_str(end);
+    }
+    out.into()
+}
+
+/// A line that redraws itself shows its last state.
+fn last_state(line: &str) -> &str {
+    line.rsplit('\r').find(|it| !it.is_empty()).unwrap_or_default()
+}
+
+/// Whether a character changes the direction of those behind it, so that text reads as something else than it is.
+fn turns(it: char) -> bool {
+    matches!(it, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn clean(text: &str, keeps_colours: bool, out: &mut String) {
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        rest = &rest[c.len_utf8()..];
         match c {
-            '\u{1b}' => match chars.next() {
-                Some('[') => while chars.next().is_some_and(|it| !('@'..='~').contains(&it)) {},
-                Some(']') => {
-                    while chars.next().is_some_and(|it| it != '\u{7}' && it != '\u{1b}') {}
+            '\u{1b}' | '\u{9b}' => {
+                let (sequence, after) = escape(c, rest);
+                let is_colour = sequence.strip_suffix('m').is_some_and(|it| {
+                    it.bytes().all(|it| it.is_ascii_digit() || matches!(it, b';' | b':'))
+                });
+                if keeps_colours && is_colour {
+                    out.push_str("\u{1b}[");
+                    out.push_str(sequence);
                 }
-                _ => {}
-            },
-            '\t' => out.push_str("    "),
+                rest = after;
+            }
+            '\t' => out.push(c),
+            c if turns(c) => out.push('\u{fffd}'),
             c if c.is_control() => {}
             c => out.push(c),
         }
     }
-    out
+}
+
+/// Splits an escape sequence off: its text if it is one that begins with `[`, and what follows it.
+fn escape(first: char, rest: &str) -> (&str, &str) {
+    let body = match first {
+        '\u{9b}' => rest,
+        _ => match rest.strip_prefix('[') {
+            Some(body) => body,
+            None => return ("", after_string(rest)),
+        },
+    };
+    match body.find(|it: char| !(' '..='?').contains(&it)) {
+        Some(end) if ('@'..='~').contains(&body[end..].chars().next().unwrap_or_default()) => {
+            body.split_at(end + 1)
+        }
+        // Not ended as it should be.
+        Some(end) => ("", &body[end..]),
+        None => ("", ""),
+    }
+}
+
+/// What follows a sequence that is no colour: a title or other text up to its end, or one more character.
+fn after_string(rest: &str) -> &str {
+    match rest.chars().next() {
+        Some(']' | 'P' | 'X' | '^' | '_') => {
+            let end = rest.find(['\u{7}', '\u{1b}', '\u{9c}']).unwrap_or(rest.len());
+            let after = &rest[end..];
+            let after = after.strip_prefix(['\u{7}', '\u{9c}']).unwrap_or(after);
+            after.strip_prefix("\u{1b}\\").unwrap_or(after)
+        }
+        Some(it) if !it.is_control() => &rest[it.len_utf8()..],
+        _ => rest,
+    }
 }
 
 /// Cuts text to a number of columns, with `…` where something is left out, and returns its width.
@@ -142,6 +208,25 @@ mod tests {
     }
 
     #[test]
+    fn only_colours_are_left_of_escapes() {
+        for (text, shown) in [
+            ("plain\n\ttext\n", "plain\n\ttext\n"),
+            ("\u{1b}[1;31mred\u{1b}[0m\n", "\u{1b}[1;31mred\u{1b}[0m\n"),
+            ("\u{9b}32mgreen", "\u{1b}[32mgreen"),
+            ("up\u{1b}[1A\u{1b}[2Kgone\n", "upgone\n"),
+            ("\u{1b}]0;title\u{7}x \u{1b}]52;c;ZXZpbA==\u{1b}\\y", "x y"),
+            ("\u{1b}P+q\u{1b}\\z \u{1b}cw \u{1b}(0v", "z w 0v"),
+            ("10%\r50%\r\n100%\r\n", "50%\n100%\n"),
+            ("\u{1b}[\u{1b}[31mx\u{1b}", "\u{1b}[31mx"),
+            ("a\u{0}\u{8}\u{85}b\u{2066}c", "ab\u{fffd}c"),
+            ("\u{1b}[999999", ""),
+        ] {
+            assert_eq!(harmless(text), shown, "{text:?}");
+        }
+        assert_eq!(Lines::default().push(b"\x1b[2Jx\n"), ["x"]);
+    }
+
+    #[test]
     fn text_is_cut_at_columns_and_freed_of_escapes() {
         assert_eq!(fit("abcdef", 4), ("abc…".to_owned(), 4));
         assert_eq!(fit("日本語", 5), ("日本…".to_owned(), 5));
@@ -150,5 +235,6 @@ mod tests {
         assert_eq!(printable("\u{1b}[31mred\u{1b}[0m\tx\u{7}"), "red    x");
         assert_eq!(printable("10%\r50%\r"), "50%");
         assert_eq!(printable("\u{1b}]0;title\u{7}x\u{1b}"), "x");
+        assert_eq!(printable("a\u{202e}b"), "a\u{fffd}b");
     }
 }

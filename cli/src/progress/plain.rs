@@ -11,7 +11,7 @@ use std::{
 
 use executor::event::{Event, Outcome, TaskId};
 
-use super::line::{Lines, amount, printable, stamp};
+use super::line::{Lines, amount, harmless, printable, stamp};
 
 /// How long lines wait for the floor.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -83,15 +83,17 @@ impl Plain {
                     self.say(now, task, vec![line], out)?;
                 }
             }
-            Event::Warning { task, message } => match task.filter(|it| self.tasks.contains_key(it))
-            {
-                Some(task) => self.say(now, task, vec![format!("WARN: {message}")], out)?,
-                None => {
-                    self.leave_floor(out)?;
-                    writeln!(out, "{}WARN: {message}", if self.wrote { "\n" } else { "" })?;
-                    self.wrote = true;
+            Event::Warning { task, message } => {
+                let message = harmless(&message);
+                match task.filter(|it| self.tasks.contains_key(it)) {
+                    Some(task) => self.say(now, task, vec![format!("WARN: {message}")], out)?,
+                    None => {
+                        self.leave_floor(out)?;
+                        writeln!(out, "{}WARN: {message}", if self.wrote { "\n" } else { "" })?;
+                        self.wrote = true;
+                    }
                 }
-            },
+            }
             Event::Done { task, outcome, elapsed } => {
                 self.done(now, task, &outcome, elapsed, out)?
             }
@@ -151,7 +153,7 @@ impl Plain {
             Outcome::Done => writeln!(out, "#{number} DONE {:.1}s", took.as_secs_f64())?,
             Outcome::Cached => writeln!(out, "#{number} CACHED")?,
             Outcome::Canceled => writeln!(out, "#{number} CANCELED")?,
-            Outcome::Failed { message } => writeln!(out, "#{number} ERROR: {message}")?,
+            Outcome::Failed { message } => writeln!(out, "#{number} ERROR: {}", harmless(message))?,
         }
         self.floor = None;
         let waiting = self.tasks.iter().filter(|(_, it)| !it.waiting.is_empty());

@@ -1,14 +1,13 @@
 //! The ignore file of a context: which one it is, what it says, and at which line.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
 
 use parser::ignore::IgnorePattern;
 use planner::ignore::Patterns;
 
-use super::input::Dockerfile;
+use super::{beneath, input::Dockerfile};
 use crate::failure::{Failure, Result};
 
 /// An ignore file; without patterns where there is none.
@@ -33,18 +32,24 @@ impl IgnoreFile {
         }
         candidates.push(folder.join(".dockerignore"));
         for path in candidates {
-            match fs::read(&path) {
+            match beneath::read(&path, folder) {
                 Ok(bytes) => {
                     let patterns = parser::ignore::read(&parser::decode(&bytes));
                     let path = path.strip_prefix(".").unwrap_or(&path).to_owned();
                     let file = Self { path, patterns };
                     return file.check().map(|()| file);
                 }
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                    ) => {}
+                Err(error) if beneath::is_missing(&error) => match beneath::link(&path) {
+                    None => {}
+                    Some(link) => {
+                        let message = anyhow!("`{}` leads to nothing", path.display());
+                        let hint = format!(
+                            "it is a link to `{}`, which is followed inside the context",
+                            link.display()
+                        );
+                        return Err(Failure::input(message).hint(hint));
+                    }
+                },
                 Err(error) => {
                     let error = anyhow::Error::new(error);
                     return Err(Failure::input(

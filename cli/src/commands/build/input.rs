@@ -17,10 +17,8 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 
+use super::beneath::{self, LARGEST as LARGEST_DOCKERFILE};
 use crate::failure::{Failure, OrFail, Result};
-
-/// The most bytes a Dockerfile may have.
-const LARGEST_DOCKERFILE: u64 = 16 * 1024 * 1024;
 
 /// Where a build reads from.
 #[derive(Debug)]
@@ -101,7 +99,7 @@ pub fn find(context: &str, file: Option<&str>, stdin: impl Read + Send + 'static
                     return Err(Failure::input(message)
                         .hint("download it first, or pass it on standard input with `-f -`"));
                 }
-                Some(file) => from_file(Path::new(file))?,
+                Some(file) => from_file(Path::new(file), directory)?,
                 None => from_directory(directory)?,
             };
             Ok(Input { dockerfile, context: Context::Directory(directory.to_owned()) })
@@ -206,24 +204,31 @@ fn check_directory(path: &Path) -> Result<()> {
 fn from_directory(directory: &Path) -> Result<Dockerfile> {
     let path = directory.join("Dockerfile");
     let lower = directory.join("dockerfile");
-    if path.exists() || !lower.exists() { from_file(&path) } else { from_file(&lower) }
+    let is_there = |it: &Path| it.symlink_metadata().is_ok();
+    match is_there(&path) || !is_there(&lower) {
+        true => from_file(&path, directory),
+        false => from_file(&lower, directory),
+    }
 }
 
-fn from_file(path: &Path) -> Result<Dockerfile> {
+fn from_file(path: &Path, context: &Path) -> Result<Dockerfile> {
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     let shown = path.display();
-    let file = fs::File::open(path).and_then(|it| match it.metadata()?.is_dir() {
-        true => Err(io::Error::from(io::ErrorKind::IsADirectory)),
-        false => Ok(it),
-    });
-    match file {
+    match beneath::open(path, context) {
         Ok(file) => match from_reader(&name, file)? {
             Dockerfile::Read { name, bytes, .. } => {
                 Ok(Dockerfile::Read { name, bytes, path: Some(path.to_owned()) })
             }
             other => Ok(other),
         },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        Err(error) if beneath::is_missing(&error) => {
+            if let Some(link) = beneath::link(path) {
+                let message = anyhow!("Dockerfile `{shown}` leads to nothing");
+                return Err(Failure::input(message).hint(format!(
+                    "it is a link to `{}`, which is followed inside the context; name that file with -f",
+                    link.display()
+                )));
+            }
             let hint = match neighbours(path) {
                 names if names.is_empty() => "write one, or name another file with -f".to_owned(),
                 names => format!("there is {}; name it with -f", names.join(", ")),

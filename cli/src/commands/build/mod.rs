@@ -1,6 +1,6 @@
 //! `kiln build`.
 //!
-//! 1. [`input`] — where the Dockerfile and the context are; standard input.
+//! 1. [`input`] — where the Dockerfile and the context are; standard input. [`beneath`] reads what is in a context.
 //! 2. [`job`] — everything a build needs, looked up and checked before anything runs.
 //! 3. [`execute`] — the call into the executor.
 //!    [`frontend`] says whether the file is a Dockerfile, [`outputs`] writes what was built.
@@ -8,6 +8,7 @@
 //! 5. [`lint`] — what the lint says of a build.
 //! 6. [`report`] — what is written when it is done: id, files, results.
 
+pub mod beneath;
 pub mod call;
 pub mod execute;
 pub mod frontend;

@@ -1,6 +1,6 @@
 //! `kiln logs`: what steps wrote, again.
 
-use std::io;
+use std::io::{self, IsTerminal, Read, Write};
 
 use anyhow::{Context, anyhow};
 use cache::logs::BuildLog;
@@ -11,6 +11,7 @@ use crate::{
     exit::Exit,
     failure::{Failure, OrFail, Result},
     print::{self, Table},
+    progress::line::Lines,
     time,
 };
 
@@ -51,7 +52,14 @@ pub fn run(args: &LogsArgs, globals: &Globals) -> Result<Exit> {
     {
         let Some(mut file) = store.open_log(&chosen.build, step).or_failed()? else { continue };
         print::out(&format!("# {step}\n"))?;
-        match io::copy(&mut file, &mut io::stdout().lock()) {
+        let mut stdout = io::stdout().lock();
+        let shown = match stdout.is_terminal() {
+            true => show(file, &mut stdout),
+            // Programs get the bytes as they are.
+            false => io::copy(&mut file, &mut stdout).map(drop),
+        };
+        drop(stdout);
+        match shown {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 return Err(error)
                     .with_context(|| format!("cannot show the log of step `{step}`"))
@@ -61,6 +69,24 @@ pub fn run(args: &LogsArgs, globals: &Globals) -> Result<Exit> {
         }
     }
     Ok(Exit::Done)
+}
+
+/// Writes a log to a terminal, line by line.
+fn show(mut log: impl Read, out: &mut impl Write) -> io::Result<()> {
+    let mut lines = Lines::default();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let n_read = log.read(&mut buffer)?;
+        for line in lines.push(&buffer[..n_read]) {
+            writeln!(out, "{line}")?;
+        }
+        if n_read == 0 {
+            return match lines.rest() {
+                Some(line) => writeln!(out, "{line}"),
+                None => Ok(()),
+            };
+        }
+    }
 }
 
 /// Returns the only build whose name begins so.
