@@ -19,6 +19,8 @@ pub enum ExecutorError {
     OpenContext { path: PathBuf, source: io::Error },
     #[error("failed to read `{path}`")]
     Read { path: String, source: io::Error },
+    #[error("`{path}` changed while it was read")]
+    Changed { path: String },
     #[error("too many levels of symbolic links in `{path}`")]
     TooManyLinks { path: String },
     #[error("failed to calculate checksum: `{path}`: not found")]
@@ -103,6 +105,7 @@ impl ExecutorError {
             Self::Ignored { .. } => {
                 "take the pattern out of the ignore file, or add a line with `!` for this path"
             }
+            Self::Changed { .. } => "build again when nobody writes into the context",
             Self::NotAFolder { .. } => "a folder cannot be copied over a file or through a link",
             Self::ArchiveLimit { source, .. } | Self::DownloadLimit { source, .. } => {
                 source.hint()?
@@ -137,6 +140,7 @@ impl ExecutorError {
         match self {
             Self::OpenContext { .. } | Self::NoContext { .. } => "no-context",
             Self::Read { .. } => "read-failed",
+            Self::Changed { .. } => "changed-while-read",
             Self::TooManyLinks { .. } => "too-many-links",
             Self::NotFound { .. } => "source-not-found",
             Self::Ignored { .. } => "source-ignored",

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::Read,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -28,6 +29,9 @@ pub enum Secret {
     /// A value.
     Value(Vec<u8>),
 }
+
+/// A secret is at most this long, as in BuildKit.
+const SECRET_LIMIT: u64 = 500 << 10;
 
 /// How often a wait for the network looks whether the build has to stop.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
@@ -113,6 +117,30 @@ impl Session {
             }),
             None => Err(ExecutorError::Runtime { source: std::io::ErrorKind::NotFound.into() }),
         }
+    }
+
+    /// Returns a secret; nothing if it was not given.
+    pub(crate) fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, ExecutorError> {
+        let mut bytes = Vec::new();
+        match self.secrets.get(id) {
+            None => return Ok(None),
+            Some(Secret::Value(value)) => bytes.clone_from(value),
+            Some(Secret::File(path)) => {
+                std::fs::File::open(path)
+                    .and_then(|it| it.take(SECRET_LIMIT + 1).read_to_end(&mut bytes))
+                    .map_err(|source| ExecutorError::Read {
+                        path: path.display().to_string(),
+                        source,
+                    })?;
+            }
+        }
+        if bytes.len() as u64 > SECRET_LIMIT {
+            return Err(ExecutorError::Unsupported {
+                message: format!("secret `{id}` is longer than {} KiB", SECRET_LIMIT >> 10),
+                hint: "give large data as a bind mount or a build context".to_owned(),
+            });
+        }
+        Ok(Some(bytes))
     }
 
     /// Says of an error that the disk of the store is full, if that is behind it.

@@ -100,6 +100,7 @@ fn codes_have_one_form() {
 /// Codes of the executor that no test provokes, and why. Everything else is shown by one.
 const NEVER_SEEN: &[(&str, &str)] = &[
     ("read-failed", "a file that vanishes between listing and reading"),
+    ("changed-while-read", "a file that changes between hashing and copying, see `executor::tree`"),
     ("bad-document", "a document of our own that cannot be read back"),
     ("bad-layer", "a layer in the store that changed behind our back"),
     ("missing-layer", "a registry that loses a layer between two requests"),

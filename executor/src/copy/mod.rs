@@ -302,7 +302,14 @@ fn write_entries<W: Write>(
             Content::File(_, _) if size == 0 => writer.append(entry, &mut std::io::empty()),
             Content::File(tree_idx, from) => {
                 let file = trees[tree_idx].open(&from)?;
-                writer.append(entry, &mut file.take(size))
+                let written = writer.append(entry, &mut file.take(size));
+                // Under the key of this copy there must be what the key is made of.
+                if let (Ok(()), Tree::Folder(folder), Some(content)) =
+                    (&written, &trees[tree_idx], writer.last_content())
+                {
+                    folder.check(&from, content)?;
+                }
+                written
             }
             Content::Spooled(offset, len) => {
                 let part = spool.part(offset, len);

@@ -11,7 +11,6 @@ mod program;
 
 use std::{
     collections::HashMap,
-    io::Read,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -23,13 +22,10 @@ use serde_json::Value;
 
 use crate::{
     error::ExecutorError,
-    session::{Secret, Session, Task},
+    session::{Session, Task},
     time::Timestamp,
     tree::{Chain, Layers, Tree},
 };
-
-/// A secret that opens a door is no longer than this.
-const SECRET_LIMIT: u64 = 64 << 10;
 
 /// What this build has fetched so far, and what it fetches with.
 pub(crate) struct Fetches {
@@ -170,21 +166,18 @@ fn record(
     Ok(record)
 }
 
-/// Returns a secret as text without the line end that editors put behind it.
+/// Returns a secret as text without the line end that editors put behind it. It becomes a line of a header, so it is one.
 fn secret(session: &Session, id: &str) -> Result<Option<String>, ExecutorError> {
-    let bytes = match session.secrets.get(id) {
-        None => return Ok(None),
-        Some(Secret::Value(bytes)) => bytes.clone(),
-        Some(Secret::File(path)) => {
-            let failed = |source| ExecutorError::Read { path: path.display().to_string(), source };
-            let file = std::fs::File::open(path).map_err(failed)?;
-            let mut bytes = Vec::new();
-            file.take(SECRET_LIMIT).read_to_end(&mut bytes).map_err(failed)?;
-            bytes
+    let Some(bytes) = session.secret(id)? else { return Ok(None) };
+    match String::from_utf8(bytes) {
+        Ok(text) if !text.trim_end_matches(['\r', '\n']).contains(char::is_control) => {
+            Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
         }
-    };
-    let text = String::from_utf8_lossy(&bytes);
-    Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
+        _ => Err(ExecutorError::Unsupported {
+            message: format!("secret `{id}` is not one line of text"),
+            hint: "give nothing but the token or the header".to_owned(),
+        }),
+    }
 }
 
 /// Returns an address without the name and password in it.

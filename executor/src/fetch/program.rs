@@ -2,18 +2,22 @@
 //!
 //! Nothing but the arguments and the environment made here reaches it: no configuration of the system or the user, no
 //! prompt, no hook, no transport that reads files or runs commands. The address of the repository and the credential
-//! are passed in the environment, where other users of the machine do not see them.
+//! are a file in memory, so that they are in no command line, no environment and on no disk.
 
 use std::{
     env,
     ffi::{OsStr, OsString},
-    io::{self, Read},
-    os::unix::process::CommandExt,
+    fs,
+    io::{self, Read, Write},
+    os::{fd::AsRawFd, unix::process::CommandExt},
     path::Path,
     process::{Command, Stdio},
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::{
+    fs::{MemfdFlags, memfd_create},
+    process::{Pid, Signal, kill_process_group},
+};
 
 use super::redacted;
 use crate::{error::ExecutorError, session::Session};
@@ -135,7 +139,11 @@ impl Program<'_> {
         let mut command = Command::new("git");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let asks_remote = args.first().is_some_and(|it| *it == "ls-remote" || *it == "fetch");
-        self.set_environment(&mut command, asks_remote);
+        // Held until git has ended.
+        let secrets = self
+            .secrets(asks_remote)
+            .map_err(|error| self.error(&format!("its settings cannot be written: {error}")))?;
+        self.set_environment(&mut command, secrets.as_ref());
         let mut transports = "http:https:git:ssh".to_owned();
         match place {
             Some(place) => {
@@ -177,7 +185,29 @@ impl Program<'_> {
         Ok(Ended { is_good: status.success(), output, message })
     }
 
-    fn set_environment(&self, command: &mut Command, asks_remote: bool) {
+    /// The settings that hold something secret, in a file that only this process has and git reads by way of it.
+    fn secrets(&self, asks_remote: bool) -> io::Result<Option<fs::File>> {
+        let mut text = String::new();
+        // Other commands would take it for the address of the submodules they are in.
+        if asks_remote {
+            text.push_str(&format!("[remote \"origin\"]\n\turl = {}\n", quoted(&self.remote)));
+        }
+        if let Some((scope, header)) = &self.header {
+            text.push_str(&format!(
+                "[http {}]\n\textraheader = {}\n",
+                quoted(scope),
+                quoted(header)
+            ));
+        }
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let mut file = fs::File::from(memfd_create("git-settings", MemfdFlags::CLOEXEC)?);
+        file.write_all(text.as_bytes())?;
+        Ok(Some(file))
+    }
+
+    fn set_environment(&self, command: &mut Command, secrets: Option<&fs::File>) {
         command.env_clear();
         for name in PASSED_ON {
             if let Some(value) = env::var_os(name) {
@@ -188,20 +218,11 @@ impl Program<'_> {
             .env("LC_ALL", "C")
             .env("HOME", "/dev/null")
             .env("GIT_CONFIG_NOSYSTEM", "1")
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_GLOBAL", secrets.map_or_else(|| "/dev/null".to_owned(), in_proc))
             .env("GIT_ATTR_NOSYSTEM", "1")
             .env("GIT_TERMINAL_PROMPT", "0");
-        let mut settings: Vec<(String, String)> =
-            SETTINGS.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        // Other commands would take it for the address of the submodules they are in.
-        if asks_remote {
-            settings.push(("remote.origin.url".to_owned(), self.remote.clone()));
-        }
-        if let Some((scope, header)) = &self.header {
-            settings.push((format!("http.{scope}.extraheader"), header.clone()));
-        }
-        command.env("GIT_CONFIG_COUNT", settings.len().to_string());
-        for (nth, (key, value)) in settings.iter().enumerate() {
+        command.env("GIT_CONFIG_COUNT", SETTINGS.len().to_string());
+        for (nth, (key, value)) in SETTINGS.iter().enumerate() {
             command.env(format!("GIT_CONFIG_KEY_{nth}"), key);
             command.env(format!("GIT_CONFIG_VALUE_{nth}"), value);
         }
@@ -239,6 +260,16 @@ impl Program<'_> {
         }
         message
     }
+}
+
+/// The path of a file of this process, for its children.
+fn in_proc(file: &fs::File) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd())
+}
+
+/// Text as git reads it from a file of settings. Line breaks are not among it.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\""))
 }
 
 fn read(pipe: Option<impl Read>) -> Vec<u8> {

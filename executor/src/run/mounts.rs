@@ -1,6 +1,6 @@
 //! The mounts of a RUN: trees of layers and contexts, caches, memory, secrets, agents.
 
-use std::{ffi::OsString, io::Read, os::unix::ffi::OsStringExt, path::PathBuf};
+use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
 
 use cache::StepRecord;
 use planner::plan::{CopyItem, CopyOp, MountOp, Sharing, Source, Step};
@@ -12,12 +12,9 @@ use crate::{
     error::ExecutorError,
     execute::Execution,
     key::{KeyBuilder, chain_id},
-    session::{Secret, Task},
+    session::Task,
     tree::Tree,
 };
-
-/// A secret is at most this long, as in BuildKit.
-const SECRET_LIMIT: u64 = 500 << 10;
 
 /// What is held while a command runs, and let go when it has ended.
 #[expect(dead_code, reason = "they are there to be dropped")]
@@ -128,7 +125,7 @@ impl Execution<'_> {
                 });
             }
             MountOp::Secret { id, target, env, required, mode, uid, gid } => {
-                let value = self.secret(id)?;
+                let value = self.session.secret(id)?;
                 if value.is_none() && *required {
                     return Err(ExecutorError::SecretNotFound { id: id.clone() });
                 }
@@ -165,27 +162,6 @@ impl Execution<'_> {
             },
         }
         Ok(())
-    }
-
-    fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, ExecutorError> {
-        match self.session.secrets.get(id) {
-            None => Ok(None),
-            Some(Secret::Value(bytes)) => Ok(Some(bytes.clone())),
-            Some(Secret::File(path)) => {
-                let failed =
-                    |source| ExecutorError::Read { path: path.display().to_string(), source };
-                let file = std::fs::File::open(path).map_err(failed)?;
-                let mut bytes = Vec::new();
-                file.take(SECRET_LIMIT + 1).read_to_end(&mut bytes).map_err(failed)?;
-                if bytes.len() as u64 > SECRET_LIMIT {
-                    return Err(ExecutorError::Unsupported {
-                        message: format!("secret `{id}` is longer than {} KiB", SECRET_LIMIT >> 10),
-                        hint: "give large data as a bind mount or a build context".to_owned(),
-                    });
-                }
-                Ok(Some(bytes))
-            }
-        }
     }
 
     /// A part of a local folder, a repository or a download as a tree of the store, made once for the same content.

@@ -9,9 +9,12 @@ use std::{
     ffi::OsStr,
     fs::File,
     io::Read,
-    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -174,9 +177,29 @@ impl Folder {
 
     pub(super) fn open(&self, path: &[u8]) -> Result<File, ExecutorError> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        self.open_beneath(path, flags)
-            .map(File::from)
-            .map_err(|source| self.read_error(path, source))
+        let failed = |source| self.read_error(path, source);
+        let file = match self.open_beneath(path, flags) {
+            // What was a file is gone, or a link or a folder by now.
+            Err(Errno::LOOP | Errno::NOTDIR | Errno::NOENT | Errno::NXIO) => {
+                return Err(ExecutorError::Changed { path: lossy(path) });
+            }
+            file => file.map_err(failed)?,
+        };
+        match FileType::from_raw_mode(rustix::fs::fstat(&file).map_err(failed)?.st_mode) {
+            FileType::RegularFile => Ok(File::from(file)),
+            _ => Err(ExecutorError::Changed { path: lossy(path) }),
+        }
+    }
+
+    /// Fails if a file that was copied does not have the content that its copy was planned for.
+    pub(crate) fn check(&self, path: &[u8], content: &[u8; 32]) -> Result<(), ExecutorError> {
+        let hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        match hashes.known.get(path) {
+            Some(known) if known.content != *content => {
+                Err(ExecutorError::Changed { path: lossy(path) })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn open_beneath(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -251,7 +274,7 @@ impl Folder {
         let is_shared = status.stx_nlink > 1 && file_type == FileType::RegularFile;
         let device = u64::from(status.stx_dev_major) << 32 | u64::from(status.stx_dev_minor);
         let xattrs = match file_type {
-            FileType::RegularFile | FileType::Directory => self.xattrs(path),
+            FileType::RegularFile | FileType::Directory => xattrs(parent, name),
             _ => BTreeMap::new(),
         };
         let nanos = status.stx_mtime.tv_nsec;
@@ -265,26 +288,6 @@ impl Folder {
             file_id: is_shared.then_some(FileId::Inode(device, status.stx_ino)),
             stamp: (file_type == FileType::RegularFile).then(|| stamp_of(&status)),
         }))
-    }
-
-    fn xattrs(&self, path: &[u8]) -> BTreeMap<Vec<u8>, Vec<u8>> {
-        let full = self.path.join(OsStr::from_bytes(path));
-        let mut names = [0_u8; 4096];
-        let Ok(len) = rustix::fs::llistxattr(&full, &mut names[..]) else { return BTreeMap::new() };
-        let mut found = BTreeMap::new();
-        for name in names[..len].split(|it| *it == 0).filter(|it| !it.is_empty()) {
-            if name != b"security.capability" {
-                continue;
-            }
-            let mut value = vec![0_u8; 65536];
-            if let Ok(len) =
-                rustix::fs::lgetxattr(&full, OsStr::from_bytes(name), value.as_mut_slice())
-            {
-                value.truncate(len);
-                found.insert(name.to_vec(), value);
-            }
-        }
-        found
     }
 
     /// Whether the ignore file lets `path` be seen; a hidden folder is seen if something below it is.
@@ -309,6 +312,17 @@ impl Folder {
             path: self.path.join(OsStr::from_bytes(path)).to_string_lossy().into_owned(),
             source: source.into(),
         }
+    }
+}
+
+/// The attributes of a file that a copy keeps. By way of the open folder: its path may lead elsewhere by now.
+fn xattrs(folder: &OwnedFd, name: &OsStr) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    const KEPT: &[u8] = b"security.capability";
+    let full = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
+    let mut value = [0_u8; 256];
+    match rustix::fs::lgetxattr(&full, KEPT, &mut value[..]) {
+        Ok(len) => BTreeMap::from([(KEPT.to_vec(), value[..len].to_vec())]),
+        Err(_) => BTreeMap::new(),
     }
 }
 

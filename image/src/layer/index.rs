@@ -131,6 +131,14 @@ impl<W: Write> IndexedTarWriter<W> {
         Ok(())
     }
 
+    /// The BLAKE3 of what was appended last, if that was a file.
+    pub fn last_content(&self) -> Option<&[u8; 32]> {
+        match self.changes.last() {
+            Some(Change::Entry { content, .. }) => content.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Writes that a path is gone, see [`TarWriter::whiteout`].
     ///
     /// # Errors
