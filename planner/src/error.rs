@@ -82,6 +82,8 @@ pub enum PlanErrorKind {
     InvalidPort { message: String },
     #[error("{message}")]
     InvalidSignal { message: String },
+    #[error("a volume has no path: `{written}` is empty")]
+    EmptyVolume { written: String },
     #[error("invalid SOURCE_DATE_EPOCH: `{value}`")]
     InvalidEpoch { value: String },
     #[error("SOURCE_DATE_EPOCH stage does not meet source-only requirements: {problem}")]
@@ -133,6 +135,7 @@ impl PlanError {
             Device { .. } => "device-unsupported",
             InvalidPort { .. } => "invalid-port",
             InvalidSignal { .. } => "invalid-signal",
+            EmptyVolume { .. } => "empty-volume-value",
             InvalidEpoch { .. } => "invalid-epoch",
             EpochStage { .. } => "epoch-stage",
             Invalid => "invalid-instruction",
@@ -168,6 +171,7 @@ pub const CODES: &[&str] = &[
     "device-unsupported",
     "invalid-port",
     "invalid-signal",
+    "empty-volume-value",
     "invalid-epoch",
     "epoch-stage",
     "invalid-instruction",

@@ -75,7 +75,13 @@ impl Builder<'_> {
             Kind::Volume(words) => {
                 let mut volumes = Vec::new();
                 for word in words {
-                    volumes.push(self.expand(state, word)?);
+                    let volume = self.expand(state, word)?;
+                    if volume.is_empty() {
+                        let kind = PlanErrorKind::EmptyVolume { written: word.value.clone() };
+                        return Err(PlanError::new(kind, word.span)
+                            .with_hint("its variables have no value here"));
+                    }
+                    volumes.push(volume);
                 }
                 for volume in &volumes {
                     state.config.config.volumes.insert(volume.clone(), Map::new());

@@ -1,0 +1,3 @@
+FROM busybox
+ARG DATA
+VOLUME /v $DATA
