@@ -142,11 +142,9 @@ pub(crate) fn unpack_into(
 fn starts_as_tar(mut plain: impl Read) -> io::Result<bool> {
     let mut block = [0_u8; 512];
     plain.read_exact(&mut block)?;
+    // An archive without entries is a file like any other to ADD, as it is to BuildKit.
     if block.iter().all(|it| *it == 0) {
-        // An empty archive: at least the two blocks of its end.
-        let mut second = [0_u8; 512];
-        plain.read_exact(&mut second)?;
-        return Ok(second.iter().all(|it| *it == 0));
+        return Ok(false);
     }
     let written = block[148..156].iter().copied().filter(|it| it.is_ascii_digit());
     let written = written.fold(0_u64, |sum, digit| sum * 8 + u64::from(digit - b'0'));

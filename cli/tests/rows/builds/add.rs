@@ -30,10 +30,11 @@ fn c15_archives_of_the_context_are_unpacked() {
     kiln.write("xz.tar", archive("a.tar.xz"));
     kiln.write("broken.tar.gz", b"\x1f\x8bnothing of the kind");
     kiln.write("text.tar", "text");
+    kiln.write("empty.dat", [0; 1024]);
     let built = kiln.build(concat!(
         "FROM box\nADD plain.dat /plain\nADD gzip /gzip\nADD zstd.x /zstd\nADD bzip2.tar /bzip2\nADD xz.tar /xz\n",
         "ADD text.tar /text\nADD --unpack=false gzip /packed\nADD --chown=user --chmod=0700 plain.dat /owned\n",
-        "ADD *.tar /all/\nCOPY gzip /copied\nADD plain.dat /link\n",
+        "ADD *.tar /all/\nCOPY gzip /copied\nADD plain.dat /link\nADD empty.dat /empty\n",
     ));
     for name in ["plain", "gzip", "zstd", "bzip2", "xz", "all"] {
         assert_eq!(built.at(&format!("{name}/d/f")), "0640 3:4 archived", "{name}");
@@ -43,6 +44,7 @@ fn c15_archives_of_the_context_are_unpacked() {
     assert_eq!(built.at("plain/l"), "-> d/f");
     assert_eq!(built.at("owned/d/f"), "0640 1000:1001 archived", "--chmod is for other files");
     assert_eq!(built.text("text"), "text");
+    assert_eq!(built.text("empty").len(), 1024, "nothing to unpack");
     assert_eq!(built.text("all/text.tar"), "text");
     assert!(built.at("packed").starts_with("0644 0:0"));
     assert!(built.at("copied").starts_with("0644 0:0"), "COPY unpacks nothing");
