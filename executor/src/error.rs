@@ -41,7 +41,7 @@ pub enum ExecutorError {
     BadArchive { message: String },
     #[error("cannot unpack archive `{name}`")]
     ArchiveLimit { name: String, source: image::OverLimit },
-    #[error("cannot look up `{owner}`: the image has no `{file}`")]
+    #[error("cannot look up `{owner}`: there is no file `{file}` to find it in")]
     UnknownOwner { owner: String, file: String },
     #[error("failed to write layer at `{path}`")]
     WriteLayer { path: String, source: image::error::LayerError },

@@ -7,8 +7,8 @@ const LIMIT: u64 = 10 << 20;
 
 /// The owner that `--chown` means: `user`, `user:group`, by name or number.
 ///
-/// As the reference does it, a name that the tree's files do not have is 0 where the file exists, and an error where it
-/// does not.
+/// As the reference does it, a name that is not in the tree's files, or whose file the tree lacks, is 0. Names over
+/// nothing at all (`FROM scratch`, `--link`) are an error, and so is a file that is none.
 pub(crate) fn chown(text: &str, tree: &Tree) -> Result<(u32, u32), ExecutorError> {
     let (user, group) = match text.split_once(':') {
         Some((user, group)) => (user, Some(group)),
@@ -48,7 +48,11 @@ fn by_name(
     name: &str,
     text: &str,
 ) -> Result<Option<(u32, u32)>, ExecutorError> {
+    let is_missing = || Ok::<_, ExecutorError>(tree.lookup(&tree.resolve(path, true)?)?.is_none());
     let Some(bytes) = tree.read_small(path, LIMIT)? else {
+        if !tree.is_scratch() && is_missing()? {
+            return Ok(None);
+        }
         return Err(ExecutorError::UnknownOwner {
             owner: text.to_owned(),
             file: format!("/{}", String::from_utf8_lossy(path)),

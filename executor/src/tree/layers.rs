@@ -57,6 +57,10 @@ impl Layers {
         &self.view
     }
 
+    pub(super) fn is_scratch(&self) -> bool {
+        self.chain.layers().is_empty()
+    }
+
     pub(super) fn lookup(&self, path: &[u8]) -> Option<Node> {
         self.view.lookup(path).map(node)
     }

@@ -63,6 +63,15 @@ pub(crate) enum Tree {
 }
 
 impl Tree {
+    /// Whether there is nothing at all, not even one layer without entries: `FROM scratch`.
+    pub(crate) fn is_scratch(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Folder(_) => false,
+            Self::Layers(layers) => layers.is_scratch(),
+        }
+    }
+
     /// What is at `path`; links are not followed.
     pub(crate) fn lookup(&self, path: &[u8]) -> Result<Option<Node>, ExecutorError> {
         match self {
