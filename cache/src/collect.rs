@@ -165,7 +165,8 @@ impl Store {
         if n_leases > 0 && !force {
             return Err(StoreError::InUse { path: self.root().to_owned() });
         }
-        files::remove_file(&self.path("images.json"))?;
+        files::remove_file(&self.images_copy_path())?;
+        files::remove_file(&self.images_path())?;
         let graveyard = self.scratch()?;
         files::ensure_dir(&graveyard, 0o700)?;
         for folder in [

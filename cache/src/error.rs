@@ -93,6 +93,12 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
+    /// A file of a layer does not have the content that the layer was stored with.
+    #[error("`{entry}` of a layer in the store is damaged")]
+    Content {
+        /// The path of the entry in the layer.
+        entry: String,
+    },
     /// A system call on an entry of a layer failed while it was unpacked or packed.
     #[error("cannot {action} `{entry}` of a layer")]
     EntryIo {
@@ -162,6 +168,9 @@ impl StoreError {
                 "give this user a larger range in `/etc/subuid` and `/etc/subgid`, or run kiln as root",
             ),
             Self::Layer { source, .. } => image::OverLimit::find(source)?.hint(),
+            Self::DigestMismatch { .. } | Self::Damaged { .. } | Self::Content { .. } => Some(
+                "`kiln system check` looks for what is damaged in the store, with `--repair` it takes that away",
+            ),
             _ => None,
         }
     }

@@ -60,6 +60,37 @@ pub(crate) fn publish(
     result
 }
 
+/// The last line of a sealed file: the hash of all before the line break ahead of it, as a JSON string.
+const SEAL: (&[u8], &[u8]) = (b"\n\"blake3:", b"\"\n");
+const SEAL_LEN: usize = SEAL.0.len() + 64 + SEAL.1.len();
+
+/// Adds a line with the hash of the bytes, so that a file in which a single bit is wrong tells.
+pub(crate) fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
+    let hash = blake3::hash(&bytes).to_hex();
+    bytes.extend_from_slice(SEAL.0);
+    bytes.extend_from_slice(hash.as_bytes());
+    bytes.extend_from_slice(SEAL.1);
+    bytes
+}
+
+/// Returns what was sealed; `None` if it is not what it was. Bytes without a seal are returned as they are: whoever parses them
+/// finds out what is wrong with them.
+pub(crate) fn unseal(bytes: &[u8]) -> Option<&[u8]> {
+    let Some((body, line)) = bytes.len().checked_sub(SEAL_LEN).map(|at| bytes.split_at(at)) else {
+        return Some(bytes);
+    };
+    let hash = line.strip_prefix(SEAL.0).and_then(|it| it.strip_suffix(SEAL.1));
+    match hash {
+        None => Some(bytes),
+        Some(hash) => (blake3::hash(body).to_hex().as_bytes() == hash).then_some(body),
+    }
+}
+
+/// Tells whether the bytes have a seal, and are what was sealed.
+pub(crate) fn is_sealed(bytes: &[u8]) -> bool {
+    unseal(bytes).is_some_and(|it| it.len() < bytes.len())
+}
+
 /// Makes the names in the parent folder of `path` survive a power cut.
 pub(crate) fn sync_parent(path: &Path) -> Result<(), StoreError> {
     let parent = path.parent().unwrap_or(path);
@@ -160,4 +191,28 @@ pub(crate) fn disk_bytes(path: &Path) -> u64 {
         }
     }
     total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_changed_bit_of_a_sealed_file_shows() {
+        let body = b"{\"layer\":null}".to_vec();
+        let sealed = seal(body.clone());
+        assert_eq!(unseal(&sealed), Some(body.as_slice()));
+        assert_eq!(
+            unseal(&body),
+            Some(body.as_slice()),
+            "one without a seal is judged by its content"
+        );
+        for bit in 0..sealed.len() * 8 {
+            let mut changed = sealed.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            // Where the seal itself is hit, what comes back is no JSON document.
+            let parsed = unseal(&changed).map(serde_json::from_slice::<serde_json::Value>);
+            assert!(!matches!(parsed, Some(Ok(_))), "bit {bit}");
+        }
+    }
 }

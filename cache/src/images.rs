@@ -64,8 +64,13 @@ impl ImageRecord {
 }
 
 impl Store {
-    fn images_path(&self) -> PathBuf {
+    pub(crate) fn images_path(&self) -> PathBuf {
         self.path("images.json")
+    }
+
+    /// Where the same is written once more, for when the disk loses the first.
+    pub(crate) fn images_copy_path(&self) -> PathBuf {
+        self.path("images.copy.json")
     }
 
     /// Lists all images, the youngest first.
@@ -76,17 +81,23 @@ impl Store {
     /// - [`StoreError::Io`] if it cannot be read.
     pub fn images(&self) -> Result<Vec<NamedImage>, StoreError> {
         let path = self.images_path();
-        let Some(bytes) = files::read_small(&path, MAX_FILE_BYTES)? else { return Ok(Vec::new()) };
-        let mut file: ImagesFile = serde_json::from_slice(&bytes)
-            .map_err(|err| StoreError::Damaged { path, reason: err.to_string() })?;
-        file.images.sort_by(|a, b| {
+        let Some(bytes) = files::read_small(&path, MAX_FILE_BYTES)? else {
+            // Both are written, the copy after it, so none without the other.
+            return match self.images_copy_path().exists() {
+                false => Ok(Vec::new()),
+                true => Err(StoreError::Damaged { path, reason: "it is gone".to_owned() }),
+            };
+        };
+        let mut images =
+            parse_images(&bytes).map_err(|reason| StoreError::Damaged { path, reason })?;
+        images.sort_by(|a, b| {
             (b.record.created, &a.names, &a.record.target.digest).cmp(&(
                 a.record.created,
                 &b.names,
                 &b.record.target.digest,
             ))
         });
-        Ok(file.images)
+        Ok(images)
     }
 
     /// Gives an image a name, taking it away from any other. The image that loses its last name stays, without one.
@@ -210,7 +221,9 @@ impl Store {
             |source| StoreError::Document { what: "the list of images".to_owned(), source },
         )?;
         bytes.push(b'\n');
+        let bytes = files::seal(bytes);
         self.publish(&path, &bytes, true)?;
+        self.publish(&self.images_copy_path(), &bytes, false)?;
         self.write_layout(&images)?;
         Ok(true)
     }
@@ -226,6 +239,12 @@ impl Store {
     }
 
     fn write_layout(&self, images: &[NamedImage]) -> Result<(), StoreError> {
+        // It can always be made again, so it is not flushed.
+        self.publish(&self.path("oci/index.json"), &self.layout(images)?, false)
+    }
+
+    /// Makes the index of the OCI layout.
+    pub(crate) fn layout(&self, images: &[NamedImage]) -> Result<Vec<u8>, StoreError> {
         let mut manifests = Vec::new();
         for image in images.iter().filter(|it| self.is_complete(&it.record.target, 0)) {
             let mut named = false;
@@ -254,8 +273,7 @@ impl Store {
             source,
         })?;
         bytes.push(b'\n');
-        // It can always be made again, so it is not flushed.
-        self.publish(&self.path("oci/index.json"), &bytes, false)
+        Ok(bytes)
     }
 
     /// Tells whether a manifest or index is here with all that it points to.
@@ -292,6 +310,12 @@ impl Store {
             _ => Ok(Document::Other),
         }
     }
+}
+
+/// Reads the file of all images, or says what is wrong with it.
+pub(crate) fn parse_images(bytes: &[u8]) -> Result<Vec<NamedImage>, String> {
+    let bytes = files::unseal(bytes).ok_or("it is not what was written")?;
+    serde_json::from_slice::<ImagesFile>(bytes).map(|it| it.images).map_err(|it| it.to_string())
 }
 
 /// A document of an image.

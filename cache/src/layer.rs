@@ -1,7 +1,7 @@
 //! Layers: one record per diff id, which faces it has, and what is in it.
 //!
 //! ```text
-//! layers/HEX.json    the record: sizes and compressed blobs
+//! layers/HEX.json    the record: sizes and compressed blobs; sealed
 //! layers/HEX.index   what is in the layer (image::layer::LayerIndex::encode); checks itself
 //! layers/HEX.tree    there is a tree, and the batch it was written in; the last thing written
 //! trees/HEX/         the tree
@@ -99,7 +99,9 @@ impl Store {
         self.hold(Held::Layer(*diff_id.0.as_bytes()))?;
         let Some(record) = self.layer_record(diff_id)? else { return Ok(None) };
         let can_be_had = self.stored_blob(&record).is_some()
-            || (record.can_be_remade && self.has_intact_tree(diff_id)?);
+            || (record.can_be_remade
+                && self.layer_file(diff_id, "index").exists()
+                && self.has_intact_tree(diff_id)?);
         Ok(can_be_had.then_some(record))
     }
 
@@ -110,7 +112,8 @@ impl Store {
             return Ok(None);
         };
         // What a power cut left of a record is no record.
-        Ok(serde_json::from_slice::<LayerRecord>(&bytes).ok().filter(|it| it.diff_id == *diff_id))
+        let parsed = files::unseal(&bytes).and_then(|it| serde_json::from_slice(it).ok());
+        Ok(parsed.filter(|it: &LayerRecord| it.diff_id == *diff_id))
     }
 
     /// Returns the blob of this layer that is here and quickest to read.
@@ -144,7 +147,7 @@ impl Store {
             what: format!("the record of layer `{}`", merged.diff_id),
             source,
         })?;
-        self.publish(&self.layer_file(&record.diff_id, "json"), &bytes, false)
+        self.publish(&self.layer_file(&record.diff_id, "json"), &files::seal(bytes), false)
     }
 
     /// Lists all layers that are recorded, by diff id.
@@ -180,11 +183,17 @@ impl Store {
     }
 
     pub(crate) fn has_intact_tree(&self, diff_id: &DiffId) -> Result<bool, StoreError> {
+        let Some(batch) = self.layer_mark(diff_id)? else { return Ok(false) };
+        Ok(self.is_intact(&batch) && self.tree_path(diff_id).is_dir())
+    }
+
+    /// Returns the batch that the tree of a layer belongs to, if something vouches for the tree.
+    pub(crate) fn layer_mark(&self, diff_id: &DiffId) -> Result<Option<String>, StoreError> {
         let Some(bytes) = files::read_small(&self.layer_file(diff_id, "tree"), 4096)? else {
-            return Ok(false);
+            return Ok(None);
         };
-        let Ok(mark) = serde_json::from_slice::<TreeMark>(&bytes) else { return Ok(false) };
-        Ok(self.is_intact(&mark.batch) && self.tree_path(diff_id).is_dir())
+        let mark = files::unseal(&bytes).map(serde_json::from_slice::<TreeMark>);
+        Ok(mark.and_then(Result::ok).map(|it| it.batch))
     }
 
     /// Gives a staged folder the name of the layer's tree. Whatever stood there without a valid mark goes.
@@ -207,7 +216,7 @@ impl Store {
         let batch = self.batch();
         fs::rename(staged, &path).at("create", &path)?;
         let bytes = format!("{{\"batch\":\"{}\"}}\n", batch.name);
-        self.publish(&mark, bytes.as_bytes(), false)
+        self.publish(&mark, &files::seal(bytes.into_bytes()), false)
     }
 
     /// Waits for the right to make the tree of a layer.

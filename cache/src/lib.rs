@@ -12,7 +12,7 @@
 //!        HEX.tree      its tree is whole
 //! trees/HEX/           a layer unpacked, whiteouts as overlay has them
 //! steps/HH/HEX.json    what a step made                       (HEX is the key)
-//! images.json          images and their names
+//! images.json          images and their names; images.copy.json is the same once more
 //! flushed              batches that are on the disk, see below
 //! owners               how the one who makes trees here sees user ids
 //! mounts/HEX/          cache mounts
@@ -24,12 +24,14 @@
 //! ```
 //!
 //! Read the modules in this order: [`store`], [`blob`], [`layer`], [`tree`], [`tar`], [`pack`], [`step`], [`images`], [`lease`], [`lock`],
-//! [`collect`], [`usage`], [`mount`], [`logs`].
+//! [`collect`], [`usage`], [`check`], [`mount`], [`logs`].
 //!
 //! # Invariants
 //!
 //! - **Nothing unfinished has a final name.** Files and trees are made in `tmp/` and renamed.
 //! - **The record comes last.** What a record names is there before it. If it is gone all the same, the lookup says `None`.
+//! - **A wrong bit shows.** Blobs have their digest for a name, indexes and records carry a hash of themselves, and a tree is compared with
+//!   its index whenever something is read from it or packed again. Only what a RUN reads from a tree is not looked at before.
 //! - **No lock outlives its process.** All of them are `flock`s.
 //! - **A power cut loses at most what was not flushed.** Blobs and `images.json` are flushed before they get their names. Records of steps
 //!   and layers show by themselves whether they are whole. Trees belong to a batch that is flushed as one.
@@ -38,6 +40,7 @@
 
 mod below;
 pub mod blob;
+pub mod check;
 pub mod collect;
 pub mod error;
 mod files;
@@ -58,6 +61,7 @@ mod unpack;
 pub mod usage;
 
 pub use blob::StagedBlob;
+pub use check::{CheckOptions, CheckReport, Outcome, Problem, ProblemKind};
 pub use collect::{PruneOptions, PruneReport};
 pub use error::StoreError;
 pub use images::{ImageRecord, NamedImage, PlatformImage};

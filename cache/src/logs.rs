@@ -107,16 +107,21 @@ impl Store {
     ///
     /// [`StoreError::Io`] if the file cannot be read.
     pub fn load_stat_cache(&self, context: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-        files::read_small(&self.stat_cache_path(context), MAX_STAT_CACHE_BYTES)
+        let bytes = files::read_small(&self.stat_cache_path(context), MAX_STAT_CACHE_BYTES)?;
+        Ok(bytes.and_then(|mut it| {
+            let n_bytes = files::unseal(&it)?.len();
+            it.truncate(n_bytes);
+            Some(it)
+        }))
     }
 
-    /// Saves something for a build context, in place of what was saved before. The bytes have to tell by themselves whether they are whole.
+    /// Saves something for a build context, in place of what was saved before.
     ///
     /// # Errors
     ///
     /// [`StoreError::Io`] if the file cannot be written.
     pub fn save_stat_cache(&self, context: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-        self.publish(&self.stat_cache_path(context), bytes, false)
+        self.publish(&self.stat_cache_path(context), &files::seal(bytes.to_vec()), false)
     }
 
     fn stat_cache_path(&self, context: &Path) -> PathBuf {

@@ -116,7 +116,7 @@ impl Store {
                 what: "the description of a cache mount".to_owned(),
                 source,
             })?;
-            self.publish(&info, &bytes, false)?;
+            self.publish(&info, &files::seal(bytes), false)?;
         }
         let mut slot = 0_u32;
         loop {
@@ -169,7 +169,7 @@ impl Store {
         for name in files::names(&root)? {
             let folder = root.join(name);
             let info = files::read_small(&folder.join("info.json"), 1 << 20)?;
-            let info = info.and_then(|it| serde_json::from_slice::<Info>(&it).ok());
+            let info = info.and_then(|it| parse(&it));
             let info = info.unwrap_or(Info { id: String::new(), namespace: String::new() });
             for slot in files::names(&folder)?.into_iter().filter(|it| it.parse::<u32>().is_ok()) {
                 let path = folder.join(&slot);
@@ -204,6 +204,15 @@ impl Store {
         files::remove_tree(&old)?;
         Ok(true)
     }
+}
+
+/// Tells whether these are not the bytes of a description.
+pub(crate) fn is_damaged(info: &[u8]) -> bool {
+    parse(info).is_none()
+}
+
+fn parse(info: &[u8]) -> Option<Info> {
+    files::unseal(info).and_then(|it| serde_json::from_slice(it).ok())
 }
 
 /// Locks a folder as the sharing demands; `None` if a private one is wanted and this one is in use.

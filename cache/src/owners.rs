@@ -30,12 +30,16 @@ impl Store {
         let ours = ours();
         let _lock = self.lock("owners")?;
         match files::read_small(&path, 1 << 20)? {
-            None => self.publish(&path, ours.as_bytes(), true)?,
-            Some(theirs) if theirs == ours.as_bytes() => {}
+            None => self.publish(&path, &files::seal(ours.into_bytes()), true)?,
+            Some(theirs) if files::unseal(&theirs) == Some(ours.as_bytes()) => {}
             Some(theirs) => {
+                let Some(theirs) = files::unseal(&theirs) else {
+                    let reason = "it is not what was written".to_owned();
+                    return Err(StoreError::Damaged { path, reason });
+                };
                 return Err(StoreError::OtherOwners {
                     path: self.root().to_owned(),
-                    found: one_line(&String::from_utf8_lossy(&theirs)),
+                    found: one_line(&String::from_utf8_lossy(theirs)),
                     expected: one_line(&ours),
                 });
             }

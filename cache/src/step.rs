@@ -1,7 +1,7 @@
 //! Step records: what a step of a plan made, by the key of the step.
 //!
-//! One JSON file per key. It is published whole and not flushed: after a power cut it either parses or counts as absent, and what
-//! it points to is looked up before it is believed.
+//! One sealed JSON file per key. It is published whole and not flushed: after a power cut it is either what it was or counts as
+//! absent, and what it points to is looked up before it is believed.
 
 use std::{
     fmt, fs,
@@ -118,7 +118,8 @@ impl Store {
         let path = self.step_path(key);
         let Some(bytes) = files::read_small(&path, MAX_RECORD_BYTES)? else { return Ok(None) };
         // What a power cut left of a record is no record.
-        let Ok(mut record) = serde_json::from_slice::<StepRecord>(&bytes) else { return Ok(None) };
+        let parsed = files::unseal(&bytes).map(serde_json::from_slice::<StepRecord>);
+        let Some(Ok(mut record)) = parsed else { return Ok(None) };
         if record.key != *key {
             return Ok(None);
         }
@@ -139,6 +140,7 @@ impl Store {
             what: format!("the record of step `{}`", record.key),
             source,
         })?;
+        let bytes = files::seal(bytes);
         match self.publish(&path, &bytes, false) {
             Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 files::ensure_dir(path.parent().unwrap_or(&path), 0o755)?;

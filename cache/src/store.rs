@@ -24,8 +24,10 @@ use crate::{
 
 /// What is written to the file `version`. A store with anything else there is not touched.
 const FORMAT: &str = "kiln store 1";
+/// The content of the file `oci/oci-layout`.
+pub(crate) const LAYOUT: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}\n";
 /// The folders of a store.
-const FOLDERS: &[&str] = &[
+pub(crate) const FOLDERS: &[&str] = &[
     "tmp",
     "oci",
     "oci/blobs",
@@ -326,12 +328,7 @@ fn initialise(root: &Path, id: &str) -> Result<(), StoreError> {
         files::ensure_dir(&root.join(folder), 0o755)?;
     }
     let staged = root.join(format!("tmp/{id}.layout"));
-    files::publish(
-        &staged,
-        &root.join("oci/oci-layout"),
-        b"{\"imageLayoutVersion\":\"1.0.0\"}\n",
-        false,
-    )?;
+    files::publish(&staged, &root.join("oci/oci-layout"), LAYOUT, false)?;
     let index = root.join("oci/index.json");
     if !index.exists() {
         let empty = b"{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.index.v1+json\",\"manifests\":[]}\n";
@@ -390,7 +387,8 @@ impl Batches {
         if !flushed.contains(batch) {
             let bytes =
                 files::read_small(&self.flushed_path, 1 << 30).ok().flatten().unwrap_or_default();
-            flushed.extend(String::from_utf8_lossy(&bytes).lines().map(str::to_owned));
+            let text = String::from_utf8_lossy(&bytes);
+            flushed.extend(text.lines().filter_map(flushed_batch).map(str::to_owned));
         }
         flushed.contains(batch)
     }
@@ -415,8 +413,50 @@ impl Batches {
             .mode(0o644)
             .open(path)
             .at("open", path)?;
-        file.write_all(format!("{}\n", batch.name).as_bytes()).at("write", path)?;
+        // A line that a power cut left unfinished ends here.
+        let line = format!("\n{} {}\n", batch.name, short_hash(&batch.name));
+        file.write_all(line.as_bytes()).at("write", path)?;
         file.sync_all().at("flush", path)?;
         folder.sync_all().at("flush", root)
     }
+}
+
+/// Returns the batch that a line of the file `flushed` names; `None` if the line is not what was written.
+pub(crate) fn flushed_batch(line: &str) -> Option<&str> {
+    match line.split_once(' ') {
+        Some((batch, hash)) => (short_hash(batch) == hash).then_some(batch),
+        None => Some(line).filter(|it| !it.is_empty()),
+    }
+}
+
+fn short_hash(text: &str) -> String {
+    let mut hash = blake3::hash(text.as_bytes()).to_hex().to_string();
+    hash.truncate(8);
+    hash
+}
+
+/// Writes the mark of an OCI layout again.
+pub(crate) fn write_layout_file(store: &Store) -> Result<(), StoreError> {
+    store.publish(&store.path("oci/oci-layout"), LAYOUT, true)
+}
+
+/// Tells whether the note of the format is what nobody can have written, while everything else looks like a store.
+pub(crate) fn has_damaged_format(root: &Path, found: &[u8]) -> bool {
+    let found = String::from_utf8_lossy(found);
+    let number = found.trim_end().strip_prefix("kiln store ").map(str::parse::<u32>);
+    let n_folders = FOLDERS.iter().filter(|it| root.join(it).is_dir()).count();
+    !matches!(number, Some(Ok(_))) && n_folders * 2 > FOLDERS.len()
+}
+
+/// See [`Store::repair_format`].
+pub(crate) fn repair_format(root: &Path) -> Result<bool, StoreError> {
+    let path = root.join("version");
+    let found = files::read_small(&path, 4096)?.unwrap_or_default();
+    if !has_damaged_format(root, &found) {
+        return Ok(false);
+    }
+    let staged = root.join(format!("tmp/{}.version", unique_id()));
+    files::ensure_dir(&root.join("tmp"), 0o755)?;
+    files::publish(&staged, &path, format!("{FORMAT}\n").as_bytes(), true)?;
+    Ok(true)
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Read, Seek, SeekFrom},
+    io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
 
@@ -81,13 +81,16 @@ impl Store {
         if let Some(index) = self.stored_index(diff_id)? {
             return Ok(index);
         }
+        // A damaged one is in the way: a tree that kiln packed counts for nothing without its index, and is made again.
+        files::remove_file(&self.layer_file(diff_id, "index"))?;
         let index = self.read_layer(diff_id, None)?;
         self.put_index(&index)?;
         self.note_size(&index)?;
         Ok(self.remember_index(index))
     }
 
-    /// Opens the content of a file of a layer: from its tree, or out of its stored tar, else after unpacking it.
+    /// Opens the content of a file of a layer: from its tree, or out of its stored tar, else after unpacking it. Reading its end
+    /// fails if the bytes are not those that the index tells of.
     ///
     /// `change` is the place of the file in `index.changes`, as [`image::view::Node::change`] says it.
     ///
@@ -101,8 +104,8 @@ impl Store {
     ) -> Result<Box<dyn Read + Send>, StoreError> {
         let Some(Change::Entry {
             entry: Entry { path, kind: Kind::File { size }, .. },
+            content,
             offset,
-            ..
         }) = index.changes.get(change)
         else {
             let entry = index.changes.get(change).map_or_else(String::new, |it| show(it.path()));
@@ -113,12 +116,12 @@ impl Store {
         if !self.has_tree(diff_id)? {
             let mut tar = self.open_blob(&diff_id.0)?;
             tar.seek(SeekFrom::Start(*offset)).at("read", self.blob_path(&diff_id.0))?;
-            return Ok(Box::new(tar.take(*size)));
+            return Ok(Box::new(Intact::new(tar.take(*size), *size, *content, show(path))));
         }
         let tree = self.ensure_tree(diff_id)?;
         let folder = fs::File::open(&tree).at("open", &tree)?;
         let file = open_in_tree(&folder, path).of("open", path)?;
-        Ok(Box::new(file.take(*size)))
+        Ok(Box::new(Intact::new(file.take(*size), *size, *content, show(path))))
     }
 
     /// Makes sure that files of the layer can be read: from its tree, or out of its tar.
@@ -140,6 +143,13 @@ impl Store {
         let (digest, size) = blob.commit(Some(&diff_id.0))?;
         let blob = descriptor(media_type::OCI_LAYER, digest, size);
         self.put_layer(&LayerRecord::of_blob(*diff_id, blob))
+    }
+
+    /// Unpacks a layer that has a blob once more, beside its tree.
+    pub(crate) fn unpack_again(&self, diff_id: &DiffId) -> Result<StagedTree, StoreError> {
+        let staged = self.stage_tree()?;
+        self.read_layer(diff_id, Some(&staged.upper()))?;
+        Ok(staged)
     }
 
     /// Reads a layer from one of its blobs, and unpacks it on the way.
@@ -194,6 +204,38 @@ impl Store {
             blobs: Vec::new(),
             can_be_remade: false,
         })
+    }
+}
+
+/// Reads a file of a layer through, and fails instead of giving its last bytes if they are not what the index tells of.
+struct Intact<R> {
+    input: R,
+    n_missing: u64,
+    expected: Option<[u8; 32]>,
+    hasher: blake3::Hasher,
+    entry: String,
+}
+
+impl<R> Intact<R> {
+    fn new(input: R, size: u64, expected: Option<[u8; 32]>, entry: String) -> Self {
+        Self { input, n_missing: size, expected, hasher: blake3::Hasher::new(), entry }
+    }
+}
+
+impl<R: Read> Read for Intact<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n_read = self.input.read(buffer)?;
+        self.hasher.update(&buffer[..n_read]);
+        self.n_missing = self.n_missing.saturating_sub(n_read as u64);
+        let is_end = self.n_missing == 0 || (n_read == 0 && !buffer.is_empty());
+        if is_end
+            && let Some(expected) = self.expected.take()
+            && *self.hasher.finalize().as_bytes() != expected
+        {
+            let damaged = StoreError::Content { entry: std::mem::take(&mut self.entry) };
+            return Err(io::Error::new(io::ErrorKind::InvalidData, damaged));
+        }
+        Ok(n_read)
     }
 }
 

@@ -12,6 +12,8 @@ pub enum SystemCommand {
     Df(DiskArgs),
     /// Remove what no image needs
     Prune(PruneArgs),
+    /// Look through the store for what is damaged
+    Check(CheckArgs),
     /// Remove the whole store
     Reset(ResetArgs),
 }
@@ -81,6 +83,17 @@ pub enum PruneWhat {
     Images,
     /// Results of steps.
     Cache,
+}
+
+/// The arguments of `kiln system check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Take away what is damaged, so that the next build makes it again
+    #[arg(long)]
+    pub repair: bool,
+    /// How to write it
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: Format,
 }
 
 /// The arguments of `kiln system reset`.

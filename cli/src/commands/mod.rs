@@ -105,6 +105,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Logout(args) => login::logout(&args),
         Command::Logs(args) => system::logs::run(&args, &globals),
         Command::System(SystemCommand::Df(args)) => system::df::run(&args, &globals),
+        Command::System(SystemCommand::Check(args)) => system::check::run(&args, &globals),
         Command::System(SystemCommand::Reset(args)) => system::reset::run(&args, &globals),
         Command::Info(args) => system::info::run(&args, &globals),
         Command::Version(args) => version::run(&args),

@@ -1,5 +1,6 @@
 //! The store and the machine: `kiln system`, `kiln info`, `kiln logs`.
 
+pub mod check;
 pub mod df;
 pub mod info;
 pub mod logs;
