@@ -14,14 +14,14 @@ pub(crate) fn chown(text: &str, tree: &Tree) -> Result<(u32, u32), ExecutorError
         Some((user, group)) => (user, Some(group)),
         None => (text, None),
     };
-    let (uid, own_gid) = match number(user) {
+    let (uid, own_gid) = match id(user) {
         Some(uid) => (uid, uid),
         None if user.is_empty() => (0, 0),
         None => by_name(tree, b"etc/passwd", user, text)?.unwrap_or((0, 0)),
     };
     let gid = match group {
         None | Some("") => own_gid,
-        Some(group) => match number(group) {
+        Some(group) => match id(group) {
             Some(gid) => gid,
             None => by_name(tree, b"etc/group", group, text)?.map_or(0, |(gid, _)| gid),
         },
@@ -32,6 +32,11 @@ pub(crate) fn chown(text: &str, tree: &Tree) -> Result<(u32, u32), ExecutorError
 /// The owner of a folder that WORKDIR makes for a USER.
 pub(crate) fn user(text: &str, tree: &Tree) -> Result<(u32, u32), ExecutorError> {
     chown(text, tree)
+}
+
+/// A number, or `root`, which is 0 whatever the tree's files say.
+fn id(text: &str) -> Option<u32> {
+    if text == "root" { Some(0) } else { number(text) }
 }
 
 fn number(text: &str) -> Option<u32> {

@@ -177,6 +177,8 @@ fn c8_chown_by_name() {
     assert_eq!(built.at("a"), "0644 0:0 x", "an unknown name is root where there is a passwd");
     let built = kiln.build("FROM scratch\nCOPY f /b\nCOPY --chown=user:group f /a\n");
     assert_eq!(built.at("a"), "0644 0:0 x", "and where there is none");
+    let built = kiln.build("FROM scratch\nUSER root\nWORKDIR /d\nCOPY --chown=root:root f /a\n");
+    assert_eq!(built.at("a"), "0644 0:0 x", "root is known everywhere");
     kiln.fails("FROM scratch\nCOPY --chown=user f /a\n", &[]);
     kiln.fails("FROM box\nRUN rm /etc/passwd && mkdir /etc/passwd\nCOPY --chown=user f /a\n", &[]);
     // A link cannot make us read the machine's own files.
