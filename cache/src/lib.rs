@@ -23,7 +23,7 @@
 //! tmp/ID/              the staging folder of one process, and its lock
 //! ```
 //!
-//! Read the modules in this order: [`store`], [`blob`], [`layer`], [`tree`], [`tar`], [`pack`], [`step`], [`images`], [`lease`], [`lock`],
+//! Read the modules in this order: [`store`], [`blob`], [`layer`], [`tree`], [`tar`], [`pack`], [`snapshot`], [`step`], [`images`], [`lease`], [`lock`],
 //! [`collect`], [`usage`], [`check`], [`mount`], [`logs`].
 //!
 //! # Invariants
@@ -53,6 +53,7 @@ pub mod mount;
 mod on_disk;
 mod owners;
 pub mod pack;
+pub mod snapshot;
 pub mod step;
 pub mod store;
 pub mod tar;
@@ -70,7 +71,8 @@ pub use lease::Lease;
 pub use lock::Lock;
 pub use logs::BuildLog;
 pub use mount::{CacheMount, CacheMountInfo, CacheMountRequest, Sharing};
-pub use pack::{PackOptions, pack_upper};
+pub use pack::{PackOptions, pack_changed, pack_upper};
+pub use snapshot::Snapshot;
 pub use step::{StepKey, StepRecord};
 pub use store::{Store, StoreOptions};
 pub use tree::StagedTree;

@@ -20,10 +20,16 @@ impl Store {
         capabilities(None).is_ok_and(|it| it.effective.contains(CapabilitySet::CHOWN))
     }
 
+    /// Tells whether this process makes trees of layers: it can give files away, and mark what overlay needs marked.
+    pub(crate) fn makes_trees(&self) -> bool {
+        self.can_own()
+            && capabilities(None).is_ok_and(|it| it.effective.contains(CapabilitySet::SYS_ADMIN))
+    }
+
     /// Fails if the trees of this store were made by somebody who sees ids differently. Looked up once.
     pub(crate) fn check_owners(&self) -> Result<(), StoreError> {
         // Who cannot give files away makes files of his own only, which are root's in his user namespace.
-        if !self.can_own() || self.inner.owners_are_checked.load(Ordering::Relaxed) {
+        if !self.makes_trees() || self.inner.owners_are_checked.load(Ordering::Relaxed) {
             return Ok(());
         }
         let path = self.path("owners");

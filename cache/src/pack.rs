@@ -23,7 +23,7 @@ use std::{
 use image::{
     entry::{Entry, Kind, Time},
     error::LayerError,
-    layer::{IndexedTarWriter, LayerIndex, join_path},
+    layer::{IndexedTarWriter, LayerIndex, join_path, split_path},
     view::{Node, View},
 };
 use rustix::{
@@ -37,6 +37,7 @@ use rustix::{
 use crate::{
     below::{is_kept, through},
     error::{IoContext, StoreError, show},
+    snapshot::Snapshot,
 };
 
 /// The kernel lists and returns no more than this at once.
@@ -66,8 +67,37 @@ pub fn pack_upper(
     options: &PackOptions,
     out: impl Write,
 ) -> Result<LayerIndex, StoreError> {
-    let root = open(upper, OPEN_FOLDER, Mode::empty()).at("open", upper)?;
+    pack(upper, None, lower, options, out)
+}
+
+/// Packs what was changed in `tree` since the snapshot `before` was taken of it, when it was all of `lower`. The layer is the one
+/// that [`pack_upper`] makes of the same changes.
+///
+/// Names of one file that the tree had before must be files of their own: overlay makes them so when one of them is changed.
+///
+/// # Errors
+///
+/// Those of [`pack_upper`].
+pub fn pack_changed(
+    tree: &Path,
+    before: &Snapshot,
+    lower: &View,
+    options: &PackOptions,
+    out: impl Write,
+) -> Result<LayerIndex, StoreError> {
+    pack(tree, Some(before), lower, options, out)
+}
+
+fn pack(
+    tree: &Path,
+    before: Option<&Snapshot>,
+    lower: &View,
+    options: &PackOptions,
+    out: impl Write,
+) -> Result<LayerIndex, StoreError> {
+    let root = open(tree, OPEN_FOLDER, Mode::empty()).at("open", tree)?;
     let mut packer = Packer {
+        before,
         lower,
         options,
         writer: IndexedTarWriter::new(out),
@@ -75,7 +105,7 @@ pub fn pack_upper(
         first_names: HashMap::new(),
         xattr_buffer: vec![0; MAX_XATTR],
     };
-    let is_opaque = packer.is_opaque(&root, b".", b"")?;
+    let is_opaque = before.is_none() && packer.is_opaque(&root, b".", b"")?;
     packer.enter(root, Vec::new(), None, is_opaque)?;
     while let Some(folder) = packer.stack.last_mut() {
         match folder.names.next() {
@@ -115,6 +145,8 @@ struct Place {
 }
 
 struct Packer<'a, W: Write> {
+    /// What the whole tree was like, if it is not overlay's upper folder.
+    before: Option<&'a Snapshot>,
     lower: &'a View,
     options: &'a PackOptions,
     writer: IndexedTarWriter<W>,
@@ -136,15 +168,17 @@ impl<W: Write> Packer<'_, W> {
         let mut names = list(&fd, &path)?;
         names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         let (whiteouts, names): (Vec<_>, Vec<_>) =
-            names.into_iter().partition(|(_, stat)| is_whiteout(stat));
+            names.into_iter().partition(|(_, stat)| self.before.is_none() && is_whiteout(stat));
         let below = self.lower.children(&path);
         let gone: Vec<Vec<u8>> = below
             .into_iter()
             .map(|(name, _)| name)
             .filter(|name| {
                 let is_here = names.binary_search_by(|(it, _)| it.as_slice().cmp(name)).is_ok();
-                let is_marked =
-                    whiteouts.binary_search_by(|(it, _)| it.as_slice().cmp(name)).is_ok();
+                let is_marked = match self.before {
+                    Some(before) => before.had(&path, name),
+                    None => whiteouts.binary_search_by(|(it, _)| it.as_slice().cmp(name)).is_ok(),
+                };
                 !is_here && (is_opaque || is_marked)
             })
             .map(|name| join_path(&path, name))
@@ -182,16 +216,25 @@ impl<W: Write> Packer<'_, W> {
         if file_type == FileType::Socket {
             return Ok(());
         }
+        let is_untouched = !parent_is_opaque
+            && self.before.is_some_and(|it| it.is_unchanged(split_path(&path).0, &name, stat));
+        if is_untouched && file_type != FileType::Directory {
+            return Ok(());
+        }
         let xattrs = self.xattrs(&folder, &name, &path)?;
         let lower = self.lower;
         let below = lower.lookup(&path).filter(|_| !parent_is_opaque);
 
         if file_type == FileType::Directory {
-            let is_opaque = parent_is_opaque || self.is_opaque(&folder, &name, &path)?;
-            let entry = self.entry(path.clone(), Kind::Directory, stat, xattrs);
-            let is_changed = below.is_none_or(|it| !is_same_folder(&it, &entry));
             let fd =
                 openat(&folder, name.as_slice(), OPEN_FOLDER, Mode::empty()).of("open", &path)?;
+            let is_opaque = parent_is_opaque
+                || match self.before {
+                    Some(before) => !before.is_same_folder(&path, &fd).of("read", &path)?,
+                    None => self.is_opaque(&folder, &name, &path)?,
+                };
+            let entry = self.entry(path.clone(), Kind::Directory, stat, xattrs);
+            let is_changed = !is_untouched && below.is_none_or(|it| !is_same_folder(&it, &entry));
             self.enter(fd, path, Some(entry), is_opaque)?;
             return if is_changed { self.write_folders() } else { Ok(()) };
         }

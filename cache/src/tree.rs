@@ -126,7 +126,7 @@ impl Store {
 
     /// Makes sure that files of the layer can be read: from its tree, or out of its tar.
     ///
-    /// Who cannot give files to their owners makes the tar, because a tree is one that a RUN may stand on.
+    /// Who cannot make a tree as overlay needs it makes the tar, because a tree is one that a RUN may stand on.
     ///
     /// # Errors
     ///
@@ -135,7 +135,7 @@ impl Store {
         if self.has_tree(diff_id)? || self.has_blob(&diff_id.0)? {
             return Ok(());
         }
-        if self.can_own() {
+        if self.makes_trees() {
             return self.ensure_tree(diff_id).map(drop);
         }
         let mut blob = self.stage_blob()?;

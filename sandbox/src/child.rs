@@ -12,6 +12,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlag
 use rustix::process::{WaitId, WaitIdOptions};
 
 use crate::cgroup::{DeviceGroup, LimitGroups};
+use crate::chroot::Placed;
 use crate::error::SandboxError;
 use crate::init;
 use crate::inside;
@@ -48,6 +49,8 @@ pub(crate) struct CleanUp {
     /// A directory whose content is ours.
     pub(crate) work: Option<PathBuf>,
     pub(crate) stubs: Option<InPlace>,
+    /// What stands in a tree where nothing can be mounted.
+    pub(crate) placed: Option<Placed>,
     pub(crate) device_group: Option<DeviceGroup>,
     pub(crate) limit_groups: LimitGroups,
     /// Limits that could not be enforced.
@@ -56,6 +59,7 @@ pub(crate) struct CleanUp {
 
 impl CleanUp {
     fn run(&mut self) {
+        self.placed = None;
         if let Some(mut stubs) = self.stubs.take() {
             stubs.remove();
         }
@@ -90,6 +94,8 @@ pub struct Child {
     pid: i32,
     pidfd: OwnedFd,
     control: OwnedFd,
+    /// Whether killing the first process ends all others.
+    has_namespace: bool,
     streams: Mutex<Streams>,
     state: Mutex<State>,
 }
@@ -120,9 +126,16 @@ impl Child {
             pid,
             pidfd,
             control,
+            has_namespace: true,
             streams: Mutex::new(Streams { stdin, stdout, stderr, terminal: None }),
             state: Mutex::new(State { exit: None, clean_up }),
         }
+    }
+
+    /// Without a pid namespace it is the first process that ends the others.
+    pub(crate) fn without_namespace(mut self) -> Self {
+        self.has_namespace = false;
+        self
     }
 
     pub(crate) fn receive_terminal(&mut self) -> Result<(), SandboxError> {
@@ -198,7 +211,11 @@ impl Child {
 
     /// Kills the command and every process it has started, at once.
     pub fn kill(&self) {
-        // Fails only if they have ended already.
+        // Both fail only if they have ended already.
+        if !self.has_namespace {
+            let _ = rustix::net::send(&self.control, &[init::END_ALL], SendFlags::NOSIGNAL);
+            return;
+        }
         let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
     }
 

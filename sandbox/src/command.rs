@@ -53,6 +53,11 @@ pub(crate) fn become_command(
         set_capabilities(process.capabilities).at(Step::Capabilities)?;
     }
 
+    if process.dies_with_parent {
+        // After the user, because changing that takes it away.
+        let signal = Some(rustix::process::Signal::KILL);
+        rustix::process::set_parent_process_death_signal(signal).at(Step::Start)?;
+    }
     sys::unblock_signals();
     let mut errno = Errno::NOENT;
     for command in &process.commands {

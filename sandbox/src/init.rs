@@ -31,6 +31,9 @@ pub(crate) const ENDED: u8 = b'E';
 /// First byte of the message that carries the terminal.
 pub(crate) const TERMINAL: u8 = b'T';
 
+/// In place of a signal's number: the command and all that it has started are to end at once.
+pub(crate) const END_ALL: u8 = 0;
+
 /// Runs as the process between kiln and the command, and does not return.
 ///
 /// `report` receives one [`Failure`], or is closed when the command has started.
@@ -185,7 +188,7 @@ fn send_terminal(control: &OwnedFd, terminal: BorrowedFd<'_>) -> Result<()> {
 /// Reaps and forwards until the command ends or kiln does.
 ///
 /// The end of a command that is the first of its namespace comes when all others in it have ended.
-fn watch(main: i32, control: &OwnedFd) -> i32 {
+pub(crate) fn watch(main: i32, control: &OwnedFd) -> i32 {
     // Keeps no pipe of the command open, so that readers see its end, and no mount busy.
     if let Ok(null) = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
     {
@@ -214,6 +217,7 @@ fn watch(main: i32, control: &OwnedFd) -> i32 {
             let mut signal = [0_u8; 1];
             match rustix::net::recv(control, &mut signal, RecvFlags::DONTWAIT) {
                 Ok((0, _)) => return 1,
+                Ok(_) if signal[0] == END_ALL => return 1,
                 Ok(_) => drop(sys::kill(main, i32::from(signal[0]))),
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(_) => return 1,

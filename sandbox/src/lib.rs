@@ -16,7 +16,8 @@
 //!    places to mount on, paths that do not lead out.
 //! 6. `user`, [`caps`], `seccomp`, `cgroup` — who it is, and what it may do.
 //! 7. [`mod@probe`] — what the machine permits; `userns` and `ids` — how a kiln that is not root gets what it needs.
-//! 8. `sys` — system calls, the only `unsafe` of the workspace.
+//! 8. `chroot` — the sandbox where nothing can be mounted.
+//! 9. `sys` — system calls, the only `unsafe` of the workspace.
 //!
 //! # Invariants
 //!
@@ -33,6 +34,7 @@ mod assemble;
 pub mod caps;
 mod cgroup;
 mod child;
+mod chroot;
 mod command;
 mod devices;
 mod elf;
@@ -60,4 +62,4 @@ pub use spawn::spawn;
 pub use spec::{
     Access, Capabilities, CgroupLimits, Mount, Network, Root, Seccomp, Source, Spec, Stdio,
 };
-pub use userns::{Isolation, isolate};
+pub use userns::{Isolation, copies_trees, isolate};

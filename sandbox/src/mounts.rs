@@ -139,6 +139,9 @@ pub(crate) fn plan(spec: &Spec, no_devices: bool) -> Result<Plan, SandboxError> 
                     overlay::tmpfs(*size, *mode, attrs).map_err(|errno| failed(errno.into()))?;
                 plan.push(place(true), What::Mount(tmpfs), 0, false)?;
             }
+            Mount::Moved { .. } => {
+                return Err(refuse(&shown, "where there are mounts, nothing is moved"));
+            }
             Mount::File { content, mode, uid, gid, .. } => {
                 let what = staging.add_file(content, *mode, (*uid, *gid)).map_err(failed)?;
                 // A script may be run, a secret may not.
@@ -208,7 +211,7 @@ impl Plan {
 }
 
 /// Checks a target and takes it apart.
-fn target(path: &Path) -> Result<Components, SandboxError> {
+pub(crate) fn target(path: &Path) -> Result<Components, SandboxError> {
     if !path.is_absolute() {
         return Err(refuse(path, "it is not absolute"));
     }

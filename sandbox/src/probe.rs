@@ -8,6 +8,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::cgroup::Hierarchies;
+use crate::chroot;
 use crate::error::SandboxError;
 use crate::inside::HERE;
 use crate::overlay::instance;
@@ -139,9 +140,14 @@ pub fn probe() -> Permissions {
     let missing = missing.map(|it| it.remedy.unwrap_or(it.reason));
     let missing = missing.unwrap_or_else(|| "overlays with the option `userxattr`".to_owned());
     out.better.push((Rung::SubordinateIds, missing));
-    for rung in [Rung::SingleId, Rung::Chroot] {
-        out.better.push((rung, "a later version of kiln".to_owned()));
+    out.better.push((Rung::SingleId, "a later version of kiln".to_owned()));
+    let chroot = chroot::describe();
+    if out.add("chroot", say(&chroot)) {
+        out.rung = Rung::Chroot;
+        return out;
     }
+    let missing = chroot.err().map(|it| it.remedy.unwrap_or(it.reason)).unwrap_or_default();
+    out.better.push((Rung::Chroot, missing));
     out
 }
 
@@ -159,6 +165,9 @@ pub fn require() -> Result<(), SandboxError> {
     static REFUSED: OnceLock<Option<String>> = OnceLock::new();
     if let Some(refusal) = userns::refused() {
         return Err(refusal.clone().into_error());
+    }
+    if chroot::is_chosen() {
+        return Ok(());
     }
     let refused = REFUSED.get_or_init(|| {
         let all = namespace::MOUNT | namespace::PID | namespace::IPC | namespace::UTS;
@@ -239,7 +248,7 @@ fn write(path: &CStr, text: &CStr) -> rustix::io::Result<()> {
 }
 
 /// Tries something in a new process with new namespaces. `body` may only make system calls.
-fn try_in(
+pub(crate) fn try_in(
     namespaces: i32,
     body: impl FnOnce() -> rustix::io::Result<()>,
 ) -> rustix::io::Result<()> {

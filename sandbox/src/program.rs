@@ -99,6 +99,8 @@ pub(crate) struct Process {
     pub(crate) groups: Vec<Gid>,
     pub(crate) capabilities: u64,
     pub(crate) no_new_privs: bool,
+    /// Whether it is killed when its parent ends. A process that executes a set-user-id program loses this.
+    pub(crate) dies_with_parent: bool,
     pub(crate) filter: Option<std::borrow::Cow<'static, [Instruction]>>,
     /// Paths to try in order.
     pub(crate) commands: Vec<CString>,
@@ -144,10 +146,12 @@ pub(crate) enum Step {
     Capabilities,
     User,
     Exec,
+    Chroot,
+    Landlock,
 }
 
 impl Step {
-    const ALL: [Self; 30] = [
+    const ALL: [Self; 32] = [
         Self::JoinCgroup,
         Self::CgroupView,
         Self::Hostname,
@@ -178,6 +182,8 @@ impl Step {
         Self::Capabilities,
         Self::User,
         Self::Exec,
+        Self::Chroot,
+        Self::Landlock,
     ];
 }
 
@@ -237,6 +243,6 @@ mod tests {
             assert_eq!(Failure::decode(&failure.encode()), Some(failure));
         }
         assert_eq!(Failure::decode(&[0; 6]), None);
-        assert_eq!(Failure::decode(&[30, 0, 0, 0, 0, 0, 0]), None);
+        assert_eq!(Failure::decode(&[32, 0, 0, 0, 0, 0, 0]), None);
     }
 }

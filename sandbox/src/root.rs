@@ -23,7 +23,9 @@ pub(crate) fn make(
     clean_up: &mut CleanUp,
 ) -> Result<OwnedFd, SandboxError> {
     let (lower, upper, work) = match root {
-        Root::Directory(dir) => return directory(dir, attrs, places, clean_up),
+        Root::Directory(dir) | Root::Copy { tree: dir, .. } => {
+            return directory(dir, attrs, places, clean_up);
+        }
         Root::Overlay { lower, upper, work } => (lower, Some(upper.as_path()), work.as_path()),
         Root::ReadOnly { lower, work } => (lower, None, work.as_path()),
     };

@@ -28,7 +28,7 @@ use crate::userns;
 use crate::{caps, devices, init, root, seccomp};
 
 /// Where the kernel has the arguments of this process; empty if it does not say.
-fn command_line() -> std::ops::Range<usize> {
+pub(crate) fn command_line() -> std::ops::Range<usize> {
     let find = || {
         let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
         // The name of the program may hold anything, but it ends at the last bracket; the state after it is field 3.
@@ -42,7 +42,7 @@ fn command_line() -> std::ops::Range<usize> {
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Stack of the process that becomes the command, in bytes. It makes system calls only; what it does not use is never touched.
-const STACK_SIZE: usize = 256 << 10;
+pub(crate) const STACK_SIZE: usize = 256 << 10;
 
 /// Starts the process that `spec` describes.
 ///
@@ -62,6 +62,9 @@ const STACK_SIZE: usize = 256 << 10;
 /// Nothing is left behind in any of these cases.
 pub fn spawn(spec: &Spec) -> Result<Child, SandboxError> {
     crate::probe::require()?;
+    if crate::chroot::is_chosen() {
+        return crate::chroot::spawn(spec);
+    }
     let prepared = prepare(spec)?;
     start(spec, prepared)
 }
@@ -138,6 +141,7 @@ fn prepare(spec: &Spec) -> Result<Prepared, SandboxError> {
         groups: identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect(),
         capabilities: granted,
         no_new_privs: spec.no_new_privs,
+        dies_with_parent: false,
         filter: match spec.seccomp {
             Seccomp::Default if !spec.privileged => Some(seccomp::filter(granted)),
             _ => None,
@@ -202,9 +206,9 @@ fn machine_sys(is_privileged: bool) -> Result<OwnedFd, SandboxError> {
 }
 
 /// The command's ends and ours.
-type Streams = ([Option<OwnedFd>; 3], [Option<OwnedFd>; 3]);
+pub(crate) type Streams = ([Option<OwnedFd>; 3], [Option<OwnedFd>; 3]);
 
-fn streams(stdio: Stdio, identity: &Identity) -> Result<Streams, SandboxError> {
+pub(crate) fn streams(stdio: Stdio, identity: &Identity) -> Result<Streams, SandboxError> {
     let failed = |errno: Errno| SandboxError::setup("make pipes", errno);
     let null = || {
         rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
@@ -233,7 +237,7 @@ fn streams(stdio: Stdio, identity: &Identity) -> Result<Streams, SandboxError> {
     })
 }
 
-fn limits(ulimits: &[(String, i64, i64)]) -> Result<Vec<(u32, u64, u64)>, SandboxError> {
+pub(crate) fn limits(ulimits: &[(String, i64, i64)]) -> Result<Vec<(u32, u64, u64)>, SandboxError> {
     let value = |it: i64| if it < 0 { u64::MAX } else { it as u64 };
     ulimits
         .iter()
@@ -267,7 +271,7 @@ const LIMITS: [&str; 16] = [
 ];
 
 /// The paths at which the command may be, in the order of `PATH`.
-fn commands(spec: &Spec) -> Result<Vec<CString>, SandboxError> {
+pub(crate) fn commands(spec: &Spec) -> Result<Vec<CString>, SandboxError> {
     let command = &spec.args[0];
     let name = command.as_bytes();
     if name.is_empty() || name.contains(&b'/') {
@@ -283,7 +287,7 @@ fn commands(spec: &Spec) -> Result<Vec<CString>, SandboxError> {
         .collect()
 }
 
-fn environment(spec: &Spec, identity: &Identity) -> Result<CStrings, SandboxError> {
+pub(crate) fn environment(spec: &Spec, identity: &Identity) -> Result<CStrings, SandboxError> {
     let mut out = Vec::with_capacity(spec.env.len() + 1);
     for (key, value) in &spec.env {
         let pair = [key.as_bytes(), b"=", value.as_bytes()].concat();
@@ -296,15 +300,15 @@ fn environment(spec: &Spec, identity: &Identity) -> Result<CStrings, SandboxErro
     Ok(CStrings::new(out))
 }
 
-fn c_string(what: &'static str, text: &OsStr) -> Result<CString, SandboxError> {
+pub(crate) fn c_string(what: &'static str, text: &OsStr) -> Result<CString, SandboxError> {
     CString::new(text.to_owned().into_vec()).map_err(|_| invalid_nul(what, text))
 }
 
-fn invalid_nul(what: &'static str, text: &OsStr) -> SandboxError {
+pub(crate) fn invalid_nul(what: &'static str, text: &OsStr) -> SandboxError {
     invalid(what, text, "it contains a zero byte")
 }
 
-fn invalid(what: &'static str, value: &OsStr, reason: &'static str) -> SandboxError {
+pub(crate) fn invalid(what: &'static str, value: &OsStr, reason: &'static str) -> SandboxError {
     SandboxError::Invalid { what, value: value.to_string_lossy().into_owned(), reason }
 }
 
@@ -351,8 +355,9 @@ fn start(spec: &Spec, prepared: Prepared) -> Result<Child, SandboxError> {
     let mut child = Child::new(pid, pidfd, control, ours, clean_up);
     if n_read != Ok(0) {
         let failure = Failure::decode(&record[..n_read.unwrap_or(0)]);
-        let error =
-            failure.map_or(SandboxError::SetupDied, |it| explain(it, spec, &program, &root));
+        let error = failure.map_or(SandboxError::SetupDied, |it| {
+            explain(it, spec, Some(&program), &program.process, &root)
+        });
         drop(program);
         drop(child);
         return Err(error);
@@ -374,13 +379,20 @@ fn namespaces(spec: &Spec) -> i32 {
 }
 
 /// Turns a failed step into an error that names what it was about.
-fn explain(failure: Failure, spec: &Spec, program: &Program, root: &OwnedFd) -> SandboxError {
+pub(crate) fn explain(
+    failure: Failure,
+    spec: &Spec,
+    program: Option<&Program>,
+    process: &Process,
+    root: &OwnedFd,
+) -> SandboxError {
     let source = std::io::Error::from_raw_os_error(failure.errno);
     let index = usize::from(failure.index);
     let setup = |action| SandboxError::Setup { action, source: copy(&source) };
     let path = |action, path: &str| SandboxError::path(action, path, copy(&source));
-    let target = |mounts: &[crate::program::Attach]| {
-        let target = mounts.get(index).map(|it| it.target.to_string_lossy().into_owned());
+    let target = |mounts: Option<&[crate::program::Attach]>| {
+        let mount = mounts.unwrap_or_default().get(index);
+        let target = mount.map(|it| it.target.to_string_lossy().into_owned());
         path("mount", &format!("/{}", target.unwrap_or_default()))
     };
     match failure.step {
@@ -393,13 +405,13 @@ fn explain(failure: Failure, spec: &Spec, program: &Program, root: &OwnedFd) -> 
         Step::PivotRoot => setup("change the root"),
         Step::DetachOldRoot => setup("detach the old root"),
         Step::Stage => setup("prepare files in memory"),
-        Step::Mount => match program.mounts.get(index) {
+        Step::Mount => match program.and_then(|it| it.mounts.get(index)) {
             Some(it) if it.inside.is_some() && failure.errno == Errno::XDEV.raw_os_error() => {
                 let target = [b"/", it.target.as_bytes()].concat();
                 let reason = "a link leads it out of the mount that it is in";
                 invalid("mount target", OsStr::from_bytes(&target), reason)
             }
-            _ => target(&program.mounts),
+            _ => target(program.map(|it| &*it.mounts)),
         },
         Step::Dev => path("mount", "/dev"),
         Step::Pts => path("mount", "/dev/pts"),
@@ -408,7 +420,7 @@ fn explain(failure: Failure, spec: &Spec, program: &Program, root: &OwnedFd) -> 
         Step::Proc => path("mount", "/proc"),
         Step::Sys => path("mount", "/sys"),
         Step::Mask => setup("mask paths of /proc and /sys"),
-        Step::MountInDev => target(&program.mounts_in_dev),
+        Step::MountInDev => target(program.map(|it| &*it.mounts_in_dev)),
         Step::ReadOnlyRoot => setup("make the root read-only"),
         Step::Terminal => setup("open a terminal"),
         Step::Events | Step::Start => setup("start the command's process"),
@@ -426,7 +438,9 @@ fn explain(failure: Failure, spec: &Spec, program: &Program, root: &OwnedFd) -> 
         Step::Seccomp => setup("install the system call filter"),
         Step::Capabilities => setup("drop capabilities"),
         Step::User => setup("change the user"),
-        Step::Exec => exec_error(source, spec, program, root),
+        Step::Chroot => setup("enter the root"),
+        Step::Landlock => setup("restrict the command to its root"),
+        Step::Exec => exec_error(source, spec, process, root),
     }
 }
 
@@ -437,7 +451,7 @@ fn copy(error: &std::io::Error) -> std::io::Error {
 fn exec_error(
     source: std::io::Error,
     spec: &Spec,
-    program: &Program,
+    process: &Process,
     root: &OwnedFd,
 ) -> SandboxError {
     let command = spec.args[0].to_string_lossy().into_owned();
@@ -445,8 +459,7 @@ fn exec_error(
         Some(libc::ENOENT | libc::ENOTDIR) => SandboxError::CommandNotFound { command },
         Some(libc::ENOEXEC) => {
             let host = crate::elf::host();
-            let found = program
-                .process
+            let found = process
                 .commands
                 .iter()
                 .find_map(|path| crate::elf::architecture(root.as_fd(), &spec.cwd, path));

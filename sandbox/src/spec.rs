@@ -104,6 +104,15 @@ pub enum Root {
     },
     /// A directory that the process changes in place.
     Directory(PathBuf),
+    /// A tree of the process's own, which it changes in place: what it runs in where [nothing can be
+    /// mounted](crate::copies_trees).
+    Copy {
+        /// The tree.
+        tree: PathBuf,
+        /// An empty directory outside of it, on the same file system. It is empty again when
+        /// [`Child::wait`](crate::Child::wait) returns.
+        aside: PathBuf,
+    },
     /// Layers that nothing can change.
     ReadOnly {
         /// Unpacked layers, the base first.
@@ -149,7 +158,17 @@ pub enum Mount {
         /// Mode of its root directory.
         mode: u32,
     },
-    /// A file with this content, kept in memory only.
+    /// Something of the caller's that is moved to its place while the process runs, and may be changed: for a
+    /// [`Root::Copy`] where nothing can be mounted.
+    Moved {
+        /// A file or directory outside of the root, on the same file system.
+        source: PathBuf,
+        /// Where.
+        target: PathBuf,
+        /// Whether it comes back; else it is removed.
+        lent: bool,
+    },
+    /// A file with this content, kept in memory only, or where nothing can be mounted, in the root until the process has ended.
     File {
         /// Its bytes.
         content: Vec<u8>,
@@ -168,9 +187,10 @@ impl Mount {
     /// Where it is mounted.
     pub fn target(&self) -> &std::path::Path {
         match self {
-            Self::Bind { target, .. } | Self::Tmpfs { target, .. } | Self::File { target, .. } => {
-                target
-            }
+            Self::Bind { target, .. }
+            | Self::Tmpfs { target, .. }
+            | Self::Moved { target, .. }
+            | Self::File { target, .. } => target,
         }
     }
 }

@@ -5,10 +5,16 @@
 //! [`fork_into`] and [`execve`].
 #![expect(unsafe_code, reason = "the only module of the workspace that may call libc")]
 
+mod landlock;
+
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::{Errno, Result};
+
+pub(crate) use landlock::{
+    Handled, allow_beneath, create_ruleset, landlock_version, restrict_self,
+};
 
 /// Namespaces for [`fork_into`] and [`unshare`].
 pub(crate) mod namespace {
@@ -444,21 +450,6 @@ pub(crate) fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<()> {
         )
     })
     .map(drop)
-}
-
-/// The version of Landlock that the kernel enforces.
-pub(crate) fn landlock_version() -> Result<u32> {
-    const LANDLOCK_CREATE_RULESET_VERSION: c_int = 1;
-    // SAFETY: with this flag the kernel reads no attribute and only returns a number.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            std::ptr::null::<c_void>(),
-            0_usize,
-            LANDLOCK_CREATE_RULESET_VERSION,
-        )
-    })
-    .map(|version| version as u32)
 }
 
 /// Whether the kernel knows seccomp filters that return an error number.

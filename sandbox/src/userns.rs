@@ -16,6 +16,7 @@ use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 use rustix::process::{WaitId, WaitIdOptions};
 use rustix::thread::{CapabilitySet, ThreadNameSpaceType};
 
+use crate::chroot;
 use crate::error::SandboxError;
 use crate::ids::{self, IdMap, IdMaps};
 use crate::overlay::instance;
@@ -32,6 +33,8 @@ pub enum Isolation {
     Root,
     /// In a user namespace with subordinate ids.
     Rootless,
+    /// In a chroot and a copied tree.
+    Chroot,
     /// None: commands are refused.
     None,
 }
@@ -44,11 +47,11 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { reason: reason.into(), remedy: Some(remedy.into()) }
     }
 
-    fn plain(reason: impl Into<String>) -> Self {
+    pub(crate) fn plain(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), remedy: None }
     }
 
@@ -86,7 +89,9 @@ pub fn isolate(isolation: Isolation) -> Result<(), SandboxError> {
     match isolation {
         Isolation::Auto if is_admin() => Ok(()),
         Isolation::Auto => {
-            if let Err(refusal) = enter() {
+            if let Err(refusal) = enter()
+                && chroot::choose().is_err()
+            {
                 let _ = REFUSED.set(refusal);
             }
             Ok(())
@@ -98,6 +103,7 @@ pub fn isolate(isolation: Isolation) -> Result<(), SandboxError> {
         )
         .into_error()),
         Isolation::Rootless => enter().map_err(Refusal::into_error),
+        Isolation::Chroot => chroot::choose().map_err(Refusal::into_error),
         Isolation::None => {
             let _ = REFUSED.set(Refusal::new(
                 "`--isolation=none` runs no commands",
@@ -106,6 +112,11 @@ pub fn isolate(isolation: Isolation) -> Result<(), SandboxError> {
             Ok(())
         }
     }
+}
+
+/// Whether processes run in trees of their own, of which [`Root::Copy`](crate::Root::Copy) is one: nothing can be mounted.
+pub fn copies_trees() -> bool {
+    chroot::is_chosen()
 }
 
 /// Whether this process is in a user namespace, where devices cannot be made and overlays have other attributes. Found out once.

@@ -12,8 +12,9 @@ pub fn isolation(text: &str) -> Result<Isolation, String> {
         "auto" | "default" | "" => Ok(Isolation::Auto),
         "root" => Ok(Isolation::Root),
         "rootless" => Ok(Isolation::Rootless),
+        "chroot" => Ok(Isolation::Chroot),
         "none" => Ok(Isolation::None),
-        _ => Err(format!("`{text}` is no kind of sandbox, expected auto, root, rootless or none")),
+        _ => Err(format!("`{text}` is no kind of sandbox, expected auto, root, rootless, chroot or none")),
     }
 }
 
@@ -25,6 +26,7 @@ mod tests {
     fn kinds_of_sandboxes() {
         assert_eq!(isolation("default"), Ok(Isolation::Auto));
         assert_eq!(isolation("rootless"), Ok(Isolation::Rootless));
+        assert_eq!(isolation("chroot"), Ok(Isolation::Chroot));
         assert!(isolation("hyperv").is_err_and(|it| it.contains("rootless")));
     }
 }

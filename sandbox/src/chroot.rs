@@ -1,0 +1,295 @@
+//! The sandbox of a root that may not mount: chroot, a tree of its own, and Landlock.
+//!
+//! That is how far one gets in a container with default capabilities and the default filter: no namespace can be made, but
+//! `chroot` works, `mknod` and `chown` too. So the process gets a tree that is its alone; what other sandboxes mount is put into that
+//! tree ([`place`]) and taken out again; and the rest of the machine is kept from it by Landlock ([`landlock`]), by missing
+//! capabilities (no `CAP_SYS_CHROOT`, without which a chroot is not left; no `CAP_MKNOD`), and by `no_new_privs`, which Landlock
+//! and the system call filter need here. A set-user-id program gains nothing for that reason.
+//!
+//! Read on in [`init`], the first process, and [`files`], `/dev` and `/proc`.
+//!
+//! What it cannot give: a host name, process ids, a network and a `/proc` of its own.
+
+mod files;
+mod init;
+mod landlock;
+mod place;
+
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, makedev};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::thread::CapabilitySet;
+
+pub(crate) use self::place::Placed;
+use self::{init::Jail, place::Kind};
+use crate::caps;
+use crate::cgroup::LimitGroups;
+use crate::child::{Child, CleanUp};
+use crate::error::SandboxError;
+use crate::inside;
+use crate::mounts::target;
+use crate::program::{Failure, Process};
+use crate::seccomp;
+use crate::spawn::{
+    STACK_SIZE, c_string, command_line, commands, environment, explain, invalid, invalid_nul,
+    limits, streams,
+};
+use crate::spec::{Mount, Network, Root, Seccomp, Source, Spec, Stdio};
+use crate::sys::{self, CStrings, Fork};
+use crate::user;
+use crate::userns::Refusal;
+
+static CHOSEN: AtomicBool = AtomicBool::new(false);
+
+/// Whether processes of this kiln run in a chroot and a copied tree.
+pub(crate) fn is_chosen() -> bool {
+    CHOSEN.load(Ordering::Relaxed)
+}
+
+/// Chooses this kind of sandbox, if the machine permits it.
+pub(crate) fn choose() -> Result<(), Refusal> {
+    try_out()?;
+    CHOSEN.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// What of it works here, in words.
+pub(crate) fn describe() -> Result<String, Refusal> {
+    try_out()?;
+    Ok(format!("chroot, mknod and chown; Landlock keeps apart {}", landlock::describe()))
+}
+
+/// Tries what it takes: to change the root, to make a device that works, and to give a file away.
+fn try_out() -> Result<(), Refusal> {
+    let needs = |what: &str, errno: Errno, capability: &str| {
+        Refusal::new(
+            format!("without mounts, a chroot is needed, and {what} is refused: {errno}"),
+            format!(
+                "run kiln as root of a container that has {capability}, as Docker's default is"
+            ),
+        )
+    };
+    crate::probe::try_in(0, || rustix::process::chroot(c"/"))
+        .map_err(|errno| needs("changing the root", errno, "CAP_SYS_CHROOT"))?;
+    let folder = std::env::temp_dir().join(format!(".kiln-probe-{}", std::process::id()));
+    let made = rustix::fs::mkdir(&folder, Mode::RWXU);
+    made.map_err(|errno| {
+        Refusal::plain(format!("cannot write to `{}`: {errno}", folder.display()))
+    })?;
+    let node = folder.join("null");
+    let tried = || {
+        let device = makedev(1, 3);
+        let mode = Mode::RUSR | Mode::WUSR;
+        rustix::fs::mknodat(inside::HERE, &node, FileType::CharacterDevice, mode, device)
+            .map_err(|errno| needs("making a device", errno, "CAP_MKNOD"))?;
+        rustix::fs::open(&node, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| needs("opening a device", errno, "the usual devices"))?;
+        let (uid, gid) = (Some(Uid::from_raw(1)), Some(Gid::from_raw(1)));
+        rustix::fs::chownat(inside::HERE, &node, uid, gid, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| needs("giving a file away", errno, "CAP_CHOWN"))
+    };
+    let tried = tried();
+    let _ = inside::remove_all(&folder);
+    tried?;
+    let own = rustix::thread::gettid().as_raw_nonzero();
+    if !Path::new(&format!("/proc/self/task/{own}/children")).exists() {
+        return Err(Refusal::plain(
+            "the kernel does not list the children of a process (CONFIG_PROC_CHILDREN)",
+        ));
+    }
+    Ok(())
+}
+
+/// Starts the process that `spec` describes, in a chroot.
+pub(crate) fn spawn(spec: &Spec) -> Result<Child, SandboxError> {
+    refuse_what_needs_mounts(spec)?;
+    let Root::Copy { tree, aside } = &spec.root else {
+        return Err(invalid("root", spec.hostname.as_ref(), "nothing can be mounted here"));
+    };
+    if spec.args.is_empty() {
+        return Err(invalid("command", "".as_ref(), "it is empty"));
+    }
+    if !spec.cwd.is_absolute() {
+        return Err(invalid("working directory", spec.cwd.as_os_str(), "it is not absolute"));
+    }
+    let mut clean_up = CleanUp::default();
+    let root = inside::open_dir(tree).map_err(|errno| SandboxError::path("open", tree, errno))?;
+    let identity = user::identify(root.as_fd(), &spec.user)?;
+    let cwd = inside::components(&spec.cwd);
+    let placed = clean_up.placed.insert(
+        Placed::new(&root, aside).map_err(|errno| SandboxError::path("open", aside, errno))?,
+    );
+    fill(placed, spec)?;
+    if spec.create_cwd {
+        inside::create_dirs(root.as_fd(), &cwd)
+            .map_err(|errno| SandboxError::path("create working directory", &spec.cwd, errno))?;
+    }
+    if !spec.cgroup.is_empty() {
+        let (groups, _files, notes) = LimitGroups::make(&spec.cgroup)?;
+        (clean_up.limit_groups, clean_up.notes) = (groups, notes);
+    }
+    let (streams, ours) = streams(spec.stdio, &identity)?;
+    let granted = granted(spec)?;
+    let process = Process {
+        stdio: spec.stdio,
+        streams,
+        limits: limits(&spec.ulimits)?,
+        cwd: inside::join(&cwd)
+            .map_err(|_| invalid_nul("working directory", spec.cwd.as_os_str()))?,
+        uid: Uid::from_raw(identity.uid),
+        gid: Gid::from_raw(identity.gid),
+        groups: identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect(),
+        capabilities: granted,
+        no_new_privs: true,
+        dies_with_parent: true,
+        filter: match spec.seccomp {
+            Seccomp::Default => Some(seccomp::filter(granted)),
+            Seccomp::Unconfined => None,
+        },
+        commands: commands(spec)?,
+        argv: CStrings::new(
+            spec.args.iter().map(|arg| c_string("argument", arg)).collect::<Result<_, _>>()?,
+        ),
+        envp: environment(spec, &identity)?,
+        stack: vec![0; STACK_SIZE],
+    };
+    let ruleset = landlock::ruleset(root.as_fd())
+        .map_err(|errno| SandboxError::setup("make the rules of Landlock", errno))?;
+    let jail = Jail { root, ruleset, command_line: command_line(), process };
+    start(spec, jail, ours, clean_up)
+}
+
+/// What it may do: what Docker grants and this process has, but for what would lead out of the root.
+fn granted(spec: &Spec) -> Result<u64, SandboxError> {
+    let own = rustix::thread::capabilities(None)
+        .map_err(|errno| SandboxError::setup("read the own capabilities", errno))?;
+    let out = CapabilitySet::SYS_CHROOT | CapabilitySet::MKNOD;
+    Ok(spec.capabilities.bits()? & caps::DEFAULT & own.permitted.bits() & !out.bits())
+}
+
+fn refuse_what_needs_mounts(spec: &Spec) -> Result<(), SandboxError> {
+    let what = match spec {
+        Spec { privileged: true, .. } => "a command with all rights",
+        Spec { read_only: true, .. } => "a root that is read-only",
+        Spec { stdio: Stdio::Pty { .. }, .. } => "a terminal",
+        Spec { network: Network::Host, .. } => return Ok(()),
+        _ => "a network of its own",
+    };
+    Err(SandboxError::Unsupported {
+        reason: format!("{what} needs namespaces or mounts, and neither can be made"),
+        remedy: Some("`kiln info` shows what a stronger kind of sandbox needs".to_owned()),
+    })
+}
+
+/// Puts into the tree what is mounted elsewhere.
+fn fill(placed: &mut Placed, spec: &Spec) -> Result<(), SandboxError> {
+    let at = |path: &str| inside::components(Path::new(path));
+    let failed =
+        |path: &'static str| move |error: std::io::Error| SandboxError::path("fill", path, error);
+    let dev = placed.directory(&at("/dev"), Kind::Top, 0o755);
+    dev.and_then(|it| files::fill_dev(&it)).map_err(|errno| failed("/dev")(errno.into()))?;
+    let proc = placed.directory(&at("/proc"), Kind::Top, 0o555);
+    proc.map_err(std::io::Error::from)
+        .and_then(|it| files::fill_proc(&it))
+        .map_err(failed("/proc"))?;
+    placed
+        .directory(&at("/sys"), Kind::Top, 0o555)
+        .map_err(|errno| failed("/sys")(errno.into()))?;
+    for (path, content) in [("/etc/hosts", &spec.hosts), ("/etc/resolv.conf", &spec.resolv_conf)] {
+        let Some(content) = content else { continue };
+        match placed.file(&at(path), Kind::Any, content, (0o644, 0, 0)) {
+            Ok(()) => {}
+            // An image in which `/etc` is no directory has no use for it.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => {}
+            Err(error) => return Err(failed(path)(error)),
+        }
+    }
+    let mut mounts: Vec<_> = spec
+        .mounts
+        .iter()
+        .map(|mount| Ok((target(mount.target())?, mount)))
+        .collect::<Result<_, SandboxError>>()?;
+    // Outer ones first; in the given order where that is not the question.
+    mounts.sort_by_key(|(path, _)| path.len());
+    for (path, mount) in mounts {
+        let shown = inside::display(&path);
+        let failed =
+            |error: std::io::Error| SandboxError::path("put something in place at", &shown, error);
+        match mount {
+            Mount::Tmpfs { mode, .. } => {
+                placed.directory(&path, Kind::Exact, *mode).map(drop).map_err(Into::into)
+            }
+            Mount::File { content, mode, uid, gid, .. } => {
+                placed.file(&path, Kind::Exact, content, (*mode, *uid, *gid))
+            }
+            Mount::Moved { source, lent, .. } => {
+                placed.moved(&path, source, *lent).map_err(Into::into)
+            }
+            Mount::Bind { source: Source::Host(source), .. } if is_socket(source) => {
+                placed.socket(&path, source).map_err(Into::into)
+            }
+            Mount::Bind { .. } => {
+                return Err(SandboxError::Unsupported {
+                    reason: format!(
+                        "`{}` is a mount of something else, and nothing can be mounted",
+                        shown.display()
+                    ),
+                    remedy: None,
+                });
+            }
+        }
+        .map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket())
+}
+
+fn start(
+    spec: &Spec,
+    mut jail: Jail,
+    ours: [Option<std::os::fd::OwnedFd>; 3],
+    clean_up: CleanUp,
+) -> Result<Child, SandboxError> {
+    let failed = |errno: Errno| SandboxError::setup("start the set-up process", errno);
+    let (reports, report) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed)?;
+    let (control, control_of_init) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(failed)?;
+    // No handler of ours may run in the copy.
+    let mask = sys::block_signals();
+    let forked = sys::fork_into(0, None);
+    if let Ok(Fork::Child) = forked {
+        init::run(&mut jail, &report, &control_of_init);
+    }
+    sys::restore_signals(mask);
+    let Fork::Parent { pid, pidfd } = forked.map_err(failed)? else {
+        return Err(SandboxError::SetupDied);
+    };
+    drop((report, control_of_init));
+    let child = Child::new(pid, pidfd, control, ours, clean_up).without_namespace();
+
+    let mut record = [0_u8; 16];
+    let n_read = rustix::io::retry_on_intr(|| rustix::io::read(&reports, &mut record));
+    if n_read != Ok(0) {
+        let failure = Failure::decode(&record[..n_read.unwrap_or(0)]);
+        let error = failure.map_or(SandboxError::SetupDied, |it| {
+            explain(it, spec, None, &jail.process, &jail.root)
+        });
+        drop((jail, child));
+        return Err(error);
+    }
+    Ok(child)
+}
