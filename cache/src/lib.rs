@@ -23,7 +23,7 @@
 //! tmp/ID/              the staging folder of one process, and its lock
 //! ```
 //!
-//! Read the modules in this order: [`store`], [`blob`], [`layer`], [`tree`], [`tar`], [`pack`], [`snapshot`], [`step`], [`images`], [`lease`], [`lock`],
+//! Read the modules in this order: [`store`], [`blob`], [`layer`], [`tree`], [`tar`], [`pack`], [`merged`], [`snapshot`], [`step`], [`images`], [`lease`], [`lock`],
 //! [`collect`], [`usage`], [`check`], [`mount`], [`logs`].
 //!
 //! # Invariants
@@ -49,6 +49,7 @@ pub mod layer;
 pub mod lease;
 pub mod lock;
 pub mod logs;
+pub mod merged;
 pub mod mount;
 mod on_disk;
 mod owners;

@@ -19,6 +19,7 @@ use crate::{
     event::{Event, Listener, Outcome, TaskId},
     fetch::Fetches,
     image_source::RemoteLayers,
+    run::Copies,
 };
 
 /// Where a secret comes from.
@@ -64,6 +65,7 @@ pub struct Session {
     _lease: Option<cache::Lease>,
     pub(crate) remote: RemoteLayers,
     pub(crate) fetches: Fetches,
+    pub(crate) copies: Copies,
     runtime: OnceLock<tokio::runtime::Runtime>,
     next_task: AtomicU32,
 }
@@ -88,6 +90,7 @@ impl Session {
             build_id: String::new(),
             remote: RemoteLayers::default(),
             fetches: Fetches::default(),
+            copies: Copies::default(),
             runtime: OnceLock::new(),
             next_task: AtomicU32::new(0),
         }

@@ -1,9 +1,11 @@
 //! RUN: looked up by its key, run in a sandbox, its changes packed into a layer.
 //!
 //! Read in this order: the walk here, [`key`] (what a result depends on), [`mounts`] (what `--mount` makes of trees,
-//! caches and secrets), [`agent`] (the socket of `--mount=type=ssh`), [`output`] (the process and what it prints).
+//! caches and secrets), [`agent`] (the socket of `--mount=type=ssh`), [`output`] (the process and what it prints),
+//! [`copied`] (the same where nothing can be mounted).
 
 mod agent;
+mod copied;
 mod key;
 mod mounts;
 mod output;
@@ -15,6 +17,7 @@ use image::layer::LayerIndex;
 use planner::plan::{MountOp, Network, RunOp, Source, Step};
 use sandbox::{Mount, Root, Spec};
 
+pub(crate) use self::copied::Copies;
 use self::output::Ended;
 use crate::{
     error::ExecutorError,
@@ -67,6 +70,9 @@ impl Execution<'_> {
     fn run_now(&self, step: &Step, op: &RunOp, task: &Task<'_>) -> Result<Made, ExecutorError> {
         // Before the base is unpacked in vain.
         sandbox::require()?;
+        if sandbox::copies_trees() {
+            return self.run_copied(step, op, task);
+        }
         let store = &self.session.store;
         let chain = self.fetch(&step.parent)?;
         let lower = self.trees_of(&chain)?;
@@ -88,39 +94,7 @@ impl Execution<'_> {
             .map_err(|source| ExecutorError::Write { path: scratch.clone(), source })?;
 
         let root = Root::Overlay { lower, upper: staged.upper(), work: staged.work() };
-        let args = op.args.iter().map(|it| os(it));
-        let mut spec = Spec::new(root, args);
-        let proxies = op.proxy_env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        spec.env = op
-            .env
-            .pairs()
-            .into_iter()
-            .chain(proxies)
-            .map(|(name, value)| (os(name), os(value)))
-            .collect();
-        spec.cwd = PathBuf::from(os(&op.cwd));
-        spec.create_cwd = true;
-        spec.user = op.user.clone();
-        spec.hostname = op.hostname.clone();
-        spec.hosts = Some(hosts_file(op));
-        spec.resolv_conf = Some(resolv_conf());
-        spec.network = match op.network {
-            Network::None => sandbox::Network::None,
-            Network::Default | Network::Host => sandbox::Network::Host,
-        };
-        spec.privileged = op.insecure;
-        spec.shm_size = op.shm_size;
-        spec.ulimits = op.ulimits.clone();
-        if let Some((name, script)) = &op.script {
-            let target = PathBuf::from(os(&format!("/dev/pipes/{name}")));
-            spec.mounts.push(Mount::File {
-                content: parser::encode(script),
-                target,
-                mode: 0o755,
-                uid: 0,
-                gid: 0,
-            });
-        }
+        let mut spec = describe(op, root);
         let mut guards = Vec::new();
         for (mount_idx, mount) in op.mounts.iter().enumerate() {
             self.add_mount(step, &mut spec, mount, &scratch, mount_idx, &mut guards, task)?;
@@ -151,6 +125,43 @@ impl Execution<'_> {
         }
         Ok(trees)
     }
+}
+
+/// The sandbox of a command, but for its mounts.
+fn describe(op: &RunOp, root: Root) -> Spec {
+    let mut spec = Spec::new(root, op.args.iter().map(|it| os(it)));
+    let proxies = op.proxy_env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    spec.env = op
+        .env
+        .pairs()
+        .into_iter()
+        .chain(proxies)
+        .map(|(name, value)| (os(name), os(value)))
+        .collect();
+    spec.cwd = PathBuf::from(os(&op.cwd));
+    spec.create_cwd = true;
+    spec.user = op.user.clone();
+    spec.hostname = op.hostname.clone();
+    spec.hosts = Some(hosts_file(op));
+    spec.resolv_conf = Some(resolv_conf());
+    spec.network = match op.network {
+        Network::None => sandbox::Network::None,
+        Network::Default | Network::Host => sandbox::Network::Host,
+    };
+    spec.privileged = op.insecure;
+    spec.shm_size = op.shm_size;
+    spec.ulimits = op.ulimits.clone();
+    if let Some((name, script)) = &op.script {
+        let target = PathBuf::from(os(&format!("/dev/pipes/{name}")));
+        spec.mounts.push(Mount::File {
+            content: parser::encode(script),
+            target,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+        });
+    }
+    spec
 }
 
 fn check_exit(op: &RunOp, ended: Ended) -> Result<(), ExecutorError> {

@@ -3,6 +3,7 @@
 use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
 
 use cache::StepRecord;
+use image::DiffId;
 use planner::plan::{CopyItem, CopyOp, MountOp, Sharing, Source, Step};
 use sandbox::{Access, Mount, Source as MountSource, Spec};
 
@@ -171,6 +172,17 @@ impl Execution<'_> {
         path: &str,
         task: &Task<'_>,
     ) -> Result<PathBuf, ExecutorError> {
+        let layer = self.materialize_layer(source, path, task)?;
+        Ok(self.session.store.ensure_tree(&layer)?)
+    }
+
+    /// The same as a layer.
+    pub(super) fn materialize_layer(
+        &self,
+        source: &Source,
+        path: &str,
+        task: &Task<'_>,
+    ) -> Result<DiffId, ExecutorError> {
         let op = whole(source, path);
         let trees = [self.tree(source, task)?];
         let gathered = copy::gather(&op, &trees)?;
@@ -202,10 +214,7 @@ impl Execution<'_> {
                 layer
             }
         };
-        match layer {
-            Some(layer) => Ok(self.session.store.ensure_tree(&layer)?),
-            None => Err(ExecutorError::NotFound { path: path.to_owned() }),
-        }
+        layer.ok_or_else(|| ExecutorError::NotFound { path: path.to_owned() })
     }
 }
 
