@@ -111,7 +111,6 @@ impl Snapshot {
 
     /// Tells whether what is at this place was there, and is as it was.
     pub(crate) fn is_unchanged(&self, folder: &[u8], name: &[u8], stat: &Stat) -> bool {
-        #[expect(clippy::useless_conversion, reason = "the types differ between architectures")]
         let changed = (stat.st_ctime, u32::try_from(stat.st_ctime_nsec).unwrap_or(0));
         self.find(folder, name).is_some_and(|it| it.inode == stat.st_ino && it.changed == changed)
     }

@@ -14,7 +14,9 @@ pub fn isolation(text: &str) -> Result<Isolation, String> {
         "rootless" => Ok(Isolation::Rootless),
         "chroot" => Ok(Isolation::Chroot),
         "none" => Ok(Isolation::None),
-        _ => Err(format!("`{text}` is no kind of sandbox, expected auto, root, rootless, chroot or none")),
+        _ => Err(format!(
+            "`{text}` is no kind of sandbox, expected auto, root, rootless, chroot or none"
+        )),
     }
 }
 
