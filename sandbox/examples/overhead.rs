@@ -41,6 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (name, network, seccomp) in [
         ("sandbox, host network", Network::Host, Seccomp::Default),
         ("sandbox, host network, no filter", Network::Host, Seccomp::Unconfined),
+        ("sandbox, isolated network", Network::Isolated, Seccomp::Default),
         ("sandbox, no network", Network::None, Seccomp::Default),
     ] {
         let (mut starts, mut totals) = (Vec::new(), Vec::new());

@@ -16,6 +16,7 @@ use crate::chroot::Placed;
 use crate::error::SandboxError;
 use crate::init;
 use crate::inside;
+use crate::net::Lease;
 use crate::stubs::InPlace;
 use crate::sys;
 
@@ -53,6 +54,7 @@ pub(crate) struct CleanUp {
     pub(crate) placed: Option<Placed>,
     pub(crate) device_group: Option<DeviceGroup>,
     pub(crate) limit_groups: LimitGroups,
+    pub(crate) network: Option<Lease>,
     /// Limits that could not be enforced.
     pub(crate) notes: Vec<String>,
 }
@@ -65,6 +67,7 @@ impl CleanUp {
         }
         self.limit_groups = LimitGroups::default();
         self.device_group = None;
+        self.network = None;
         if let Some(work) = self.work.take() {
             // What overlayfs leaves in it, deepest first; see `volatile` in its documentation.
             for name in ["work/incompat/volatile", "work/incompat", "work"] {

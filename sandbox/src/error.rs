@@ -108,6 +108,12 @@ pub enum SandboxError {
         /// What to do about it.
         remedy: Option<String>,
     },
+    /// There is no isolated network here.
+    #[error("an isolated network cannot be had: {reason}")]
+    NoNetwork {
+        /// Why.
+        reason: String,
+    },
     /// A user or group id has no place in the user namespace that kiln is in.
     #[error("{kind} id {id} is not available here: this user has {available}")]
     IdNotMapped {
@@ -146,6 +152,7 @@ impl SandboxError {
             Self::Limit { .. } => "limit-refused",
             Self::Unsupported { .. } => "no-sandbox",
             Self::IdNotMapped { .. } => "id-not-mapped",
+            Self::NoNetwork { .. } => "no-network",
         }
     }
 
@@ -164,6 +171,9 @@ impl SandboxError {
             Self::Limit { .. } => Some("a hard limit can only be raised with CAP_SYS_RESOURCE"),
             Self::Unsupported { remedy: Some(remedy), .. } => Some(remedy),
             Self::Unsupported { .. } => Some("`kiln info` shows what each kind of sandbox needs"),
+            Self::NoNetwork { .. } => Some(
+                "install `pasta` (Debian: the package `passt`) or `slirp4netns`, or use the network of the machine: `--network=host`",
+            ),
             Self::IdNotMapped { .. } => Some(
                 "give this user a larger range in `/etc/subuid` and `/etc/subgid`, or run kiln as root",
             ),

@@ -82,7 +82,7 @@ fn each_handle(program: &Program, visit: &mut impl FnMut(RawFd)) {
     program.groups_to_join.iter().for_each(&mut one);
     [&program.root, &program.dev, &program.shm, &program.empty].into_iter().for_each(&mut one);
     program.staging.iter().for_each(&mut one);
-    program.sys.iter().for_each(&mut one);
+    program.sys.iter().chain(&program.network).for_each(&mut one);
     program.process.streams.iter().flatten().for_each(&mut one);
     for attach in program.mounts.iter().chain(&program.mounts_in_dev) {
         match &attach.what {
@@ -154,6 +154,10 @@ fn set_up(program: &mut Program, control: &OwnedFd) -> std::result::Result<Termi
         // The filter of a podman container; the name of the container stays.
         Err(Errno::PERM) if program.sys.is_some() => {}
         result => result.at(Step::Hostname)?,
+    }
+    if let Some(network) = &program.network {
+        let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(network.as_fd(), kind).at(Step::Network)?;
     }
     if program.has_own_network {
         loopback_up().at(Step::Loopback)?;

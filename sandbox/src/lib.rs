@@ -15,9 +15,10 @@
 //! 5. `root`, `overlay`, `stubs`, `mounts`, `inside`, `devices` — the file system: mounts without a place,
 //!    places to mount on, paths that do not lead out.
 //! 6. `user`, [`caps`], `seccomp`, `cgroup` — who it is, and what it may do.
-//! 7. [`mod@probe`] — what the machine permits; `userns` and `ids` — how a kiln that is not root gets what it needs.
-//! 8. `chroot` — the sandbox where nothing can be mounted.
-//! 9. `sys` — system calls, the only `unsafe` of the workspace.
+//! 7. `net` — networks that are not the machine's.
+//! 8. [`mod@probe`] — what the machine permits; `userns` and `ids` — how a kiln that is not root gets what it needs.
+//! 9. `chroot` — the sandbox where nothing can be mounted.
+//! 10. `sys` — system calls, the only `unsafe` of the workspace.
 //!
 //! # Invariants
 //!
@@ -43,6 +44,7 @@ mod ids;
 mod init;
 mod inside;
 mod mounts;
+mod net;
 mod overlay;
 pub mod probe;
 mod program;
@@ -57,6 +59,7 @@ mod userns;
 
 pub use child::{Child, Exit};
 pub use error::SandboxError;
+pub use net::{Isolated, gateway, isolated, resolv_conf};
 pub use probe::{Permissions, Rung, probe, require};
 pub use spawn::spawn;
 pub use spec::{

@@ -64,6 +64,8 @@ pub(crate) struct Program {
     pub(crate) groups_to_join: Vec<OwnedFd>,
     pub(crate) own_cgroup_view: bool,
     pub(crate) hostname: Vec<u8>,
+    /// A network namespace to enter.
+    pub(crate) network: Option<OwnedFd>,
     pub(crate) has_own_network: bool,
     pub(crate) root: OwnedFd,
     /// Holds the content of [`What::Staged`].
@@ -116,6 +118,7 @@ pub(crate) enum Step {
     JoinCgroup,
     CgroupView,
     Hostname,
+    Network,
     Loopback,
     PrivateMounts,
     AttachRoot,
@@ -151,10 +154,11 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 32] = [
+    const ALL: [Self; 33] = [
         Self::JoinCgroup,
         Self::CgroupView,
         Self::Hostname,
+        Self::Network,
         Self::Loopback,
         Self::PrivateMounts,
         Self::AttachRoot,
@@ -243,6 +247,6 @@ mod tests {
             assert_eq!(Failure::decode(&failure.encode()), Some(failure));
         }
         assert_eq!(Failure::decode(&[0; 6]), None);
-        assert_eq!(Failure::decode(&[32, 0, 0, 0, 0, 0, 0]), None);
+        assert_eq!(Failure::decode(&[33, 0, 0, 0, 0, 0, 0]), None);
     }
 }

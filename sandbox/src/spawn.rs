@@ -19,6 +19,7 @@ use crate::error::SandboxError;
 use crate::ids::IdMaps;
 use crate::inside;
 use crate::mounts;
+use crate::net::Lease;
 use crate::overlay;
 use crate::program::{Failure, Process, Program, Step};
 use crate::spec::{Mount, Network, Seccomp, Spec, Stdio};
@@ -129,6 +130,13 @@ fn prepare(spec: &Spec) -> Result<Prepared, SandboxError> {
     let read_only = no_code | MountAttrFlags::MOUNT_ATTR_RDONLY;
     let empty = overlay::tmpfs(Some(0), 0o755, read_only).map_err(made)?;
 
+    if spec.network == Network::Isolated {
+        let lease = Lease::take(spec.privileged);
+        clean_up.network = Some(lease.map_err(|reason| SandboxError::NoNetwork { reason })?);
+    }
+    let network = clean_up.network.as_ref().map_or(Ok(None), Lease::handle);
+    let network = network.map_err(|error| SandboxError::setup("copy a handle", error))?;
+
     let (streams, ours) = streams(spec.stdio, &identity)?;
     let process = Process {
         stdio: spec.stdio,
@@ -161,6 +169,7 @@ fn prepare(spec: &Spec) -> Result<Prepared, SandboxError> {
         groups_to_join,
         own_cgroup_view: true,
         hostname: spec.hostname.clone().into_bytes(),
+        network,
         has_own_network: spec.network == Network::None,
         root: root_again,
         staging: plan.staging.take(),
@@ -374,7 +383,7 @@ fn namespaces(spec: &Spec) -> i32 {
     let always = namespace::MOUNT | namespace::PID | namespace::IPC | namespace::UTS;
     match spec.network {
         Network::None => always | namespace::NET,
-        Network::Host => always,
+        Network::Host | Network::Isolated => always,
     }
 }
 
@@ -399,6 +408,7 @@ pub(crate) fn explain(
         Step::JoinCgroup => setup("join a control group"),
         Step::CgroupView => setup("make a cgroup namespace"),
         Step::Hostname => setup("set the host name"),
+        Step::Network => setup("enter the network"),
         Step::Loopback => setup("bring up the loopback interface"),
         Step::PrivateMounts => setup("make the mounts private"),
         Step::AttachRoot => setup("attach the root"),

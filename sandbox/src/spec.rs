@@ -128,6 +128,8 @@ pub enum Root {
 pub enum Network {
     /// The one kiln runs in.
     Host,
+    /// One of its own with a way out: see [`isolated`](crate::isolated).
+    Isolated,
     /// A loopback interface and nothing else.
     None,
 }

@@ -3,6 +3,7 @@
 //! Run with `cargo test -p sandbox --features privileged`. The root is one static busybox.
 
 mod fixture;
+mod network;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
