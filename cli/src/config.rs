@@ -10,6 +10,9 @@
 //! ratio = 2000                        # bytes for each compressed one, beyond the first GiB
 //! memory = "192m"                     # what decompressing it may take
 //!
+//! [build]
+//! network = "isolated"                # of RUN: isolated, host; without it isolated, and host where that cannot be had
+//!
 //! [registry."docker.io"]              # the keys of buildkitd.toml
 //! mirrors = ["mirror.example:5000"]   # asked first, in order
 //! http = false                        # plain HTTP
@@ -46,6 +49,9 @@ use crate::{
 pub struct Config {
     /// Where the store is.
     pub root: Option<PathBuf>,
+    /// What builds do if the command line does not say.
+    #[serde(default)]
+    pub build: BuildConfig,
     /// How to reach registries, by host name.
     #[serde(default)]
     pub registry: BTreeMap<String, RegistryConfig>,
@@ -90,6 +96,24 @@ impl TryFrom<SizeForm> for Size {
         };
         if n_bytes > 0 { Ok(Self(n_bytes)) } else { Err("a limit of 0 allows nothing".to_owned()) }
     }
+}
+
+/// What builds do if the command line does not say.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuildConfig {
+    /// The network of RUN.
+    pub network: Option<NetworkConfig>,
+}
+
+/// The network of RUN, as the configuration names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkConfig {
+    /// One of its own with a way out.
+    Isolated,
+    /// The machine's.
+    Host,
 }
 
 /// What is read from the surroundings of the process, in one place, so that tests can say what they are.
@@ -186,7 +210,8 @@ impl Config {
             ratio: self.limits.ratio.or(below.limits.ratio),
             memory: self.limits.memory.or(below.limits.memory),
         };
-        Self { root: self.root.or(below.root), registry, limits }
+        let build = BuildConfig { network: self.build.network.or(below.build.network) };
+        Self { root: self.root.or(below.root), build, registry, limits }
     }
 
     /// Returns how a store is to be used; `given` are the limits of the command line.
@@ -300,6 +325,18 @@ mod tests {
             merged.relative_to(Path::new("/etc/kiln")).registry["docker.io"].ca,
             [PathBuf::from("/etc/kiln/x.pem")]
         );
+    }
+
+    #[test]
+    fn networks() {
+        let network = |text: &str| parse(text).map(|it| it.build.network);
+        assert_eq!(network("[build]\nnetwork = \"host\"\n"), Ok(Some(NetworkConfig::Host)));
+        assert_eq!(network("[build]\n"), Ok(None));
+        let wrong = network("[build]\nnetwork = \"frob\"\n").expect_err("unknown network");
+        assert_eq!((wrong.0, wrong.1), (2, 11));
+        let system = parse("[build]\nnetwork = \"host\"\n").unwrap_or_default();
+        let user = parse("[build]\nnetwork = \"isolated\"\n").unwrap_or_default();
+        assert_eq!(user.over(system).build.network, Some(NetworkConfig::Isolated));
     }
 
     #[test]

@@ -36,4 +36,4 @@ pub use error::{ExecutorError, StepError};
 pub use event::{Event, Listener, Outcome, TaskId};
 pub use key::KEY_VERSION;
 pub use output::{ArchiveFormat, ExportOptions, PlatformAnnotation};
-pub use session::{Cancel, Secret, Session, full_message as message};
+pub use session::{Cancel, DefaultNetwork, Secret, Session, full_message as message};

@@ -1,7 +1,7 @@
 //! What one build works with: the store, the registry, contexts, secrets, who listens, and whether to stop.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::Read,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -59,6 +59,8 @@ pub struct Session {
     pub pull: bool,
     /// No time in a layer is later than the source date epoch, where one is set.
     pub clamp_times: bool,
+    /// The network of a RUN that does not ask for a certain one.
+    pub default_network: DefaultNetwork,
     /// The build's name in the store's logs.
     pub build_id: String,
     /// Keeps what this session looks up from being collected.
@@ -68,6 +70,19 @@ pub struct Session {
     pub(crate) copies: Copies,
     runtime: OnceLock<tokio::runtime::Runtime>,
     next_task: AtomicU32,
+    said: Mutex<BTreeSet<&'static str>>,
+}
+
+/// The network of a RUN that does not ask for a certain one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DefaultNetwork {
+    /// One of its own with a way out, and where that cannot be had the machine's, with a warning.
+    #[default]
+    IsolatedOrHost,
+    /// One of its own with a way out, or an error.
+    Isolated,
+    /// The machine's.
+    Host,
 }
 
 impl Session {
@@ -87,13 +102,20 @@ impl Session {
             n_jobs: std::thread::available_parallelism().map_or(2, usize::from).max(2) * 4,
             pull: false,
             clamp_times: false,
+            default_network: DefaultNetwork::default(),
             build_id: String::new(),
+            said: Mutex::new(BTreeSet::new()),
             remote: RemoteLayers::default(),
             fetches: Fetches::default(),
             copies: Copies::default(),
             runtime: OnceLock::new(),
             next_task: AtomicU32::new(0),
         }
+    }
+
+    /// Whether this is the first time that something is to be said.
+    pub(crate) fn is_said_once(&self, what: &'static str) -> bool {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).insert(what)
     }
 
     /// Runs something asynchronous to its end, or until the build has to stop. The runtime is made at the first call.

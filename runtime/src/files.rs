@@ -24,7 +24,7 @@ pub(crate) fn write(
     let contents = [
         hosts_file(&hosts, request, hostname),
         format!("{hostname}\n"),
-        of_machine("/etc/resolv.conf"),
+        String::from_utf8_lossy(&sandbox::resolv_conf(request.network)).into_owned(),
     ];
     for (name, content) in NAMES.iter().zip(contents) {
         let path = folder.join(name);
@@ -46,9 +46,12 @@ fn hosts_file(of_machine: &str, request: &RunRequest, hostname: &str) -> String 
         text.push_str(&format!("127.0.1.1\t{hostname}\n"));
     }
     for (name, address) in &request.add_hosts {
-        // The network is the machine's own, so the machine is where the container is.
-        let address = if address == "host-gateway" { "127.0.0.1" } else { address };
-        text.push_str(&format!("{address}\t{name}\n"));
+        match address.as_str() {
+            "host-gateway" => {
+                text.push_str(&format!("{}\t{name}\n", sandbox::gateway(request.network)));
+            }
+            address => text.push_str(&format!("{address}\t{name}\n")),
+        }
     }
     text
 }

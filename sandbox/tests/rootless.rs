@@ -20,6 +20,7 @@ fn main() {
         ("devices_are_those_of_the_machine", devices_are_those_of_the_machine),
         ("system_file_systems", system_file_systems),
         ("networks", networks),
+        ("isolated_networks", isolated_networks),
         ("users", users),
         ("limits_are_notes_or_hold", limits_are_notes_or_hold),
         ("mounts", mounts),
@@ -82,6 +83,35 @@ fn networks() {
     spec.network = Network::None;
     let ran = root.run(&spec);
     assert_eq!(ran.out, "lo\n0x9\n", "{}", ran.err);
+}
+
+fn isolated_networks() {
+    let found = sandbox::isolated().unwrap();
+    assert!(["pasta", "slirp4netns"].contains(&found.describe()), "{found:?}");
+    let hidden = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = hidden.local_addr().unwrap().port();
+    let open = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let open_port = open.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in open.incoming() {
+            let _ = std::io::Write::write_all(&mut client.unwrap(), b"hello\n");
+        }
+    });
+    let root = Fixture::new();
+    let gateway = sandbox::gateway(Network::Isolated);
+    let mut spec = root.spec([
+        "/bin/sh",
+        "-c",
+        &format!(
+            "for a in 127.0.0.1 {gateway} $(ip route | awk '/default/ {{ print $3 }}'); do nc -w 3 $a {port} </dev/null 2>/dev/null && echo reached $a; done; nc {gateway} {open_port} </dev/null; ls /sys/class/net; cat /etc/resolv.conf"
+        ),
+    ]);
+    spec.network = Network::Isolated;
+    spec.resolv_conf = Some(sandbox::resolv_conf(Network::Isolated));
+    let ran = root.run(&spec);
+    let resolver = if found.describe() == "pasta" { "169.254.1.1" } else { "10.0.2.3" };
+    let start = format!("hello\neth0\nlo\nnameserver {resolver}\n");
+    assert!(ran.out.starts_with(&start), "{ran:?}");
 }
 
 fn users() {

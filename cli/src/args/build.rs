@@ -86,7 +86,7 @@ pub struct BuildArgs {
         value_parser = values::only_false, help_heading = "Result")]
     pub sbom: Option<()>,
 
-    /// Network of RUN: `default`, `host` or `none`
+    /// Network of RUN: `isolated`, `host`, `none`, or `default`, which is isolated where that can be had
     #[arg(long, value_name = "MODE", help_heading = "RUN")]
     pub network: Option<String>,
     /// A secret for RUN --mount=type=secret: `id=NAME[,src=FILE|,env=VARIABLE]`

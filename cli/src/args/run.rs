@@ -70,7 +70,7 @@ pub struct RunArgs {
     /// Forbid writes to the container's root
     #[arg(long)]
     pub read_only: bool,
-    /// The network: `host` (the default) or `none`
+    /// The network: `host` (the default), `isolated` or `none`
     #[arg(long, alias = "net", value_name = "MODE")]
     pub network: Option<String>,
     /// Add a line to /etc/hosts

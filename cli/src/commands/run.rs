@@ -179,9 +179,10 @@ fn add_tmpfs(request: &mut RunRequest, tmpfs: &TmpfsMount) {
 fn network(mode: Option<&str>) -> Result<Network> {
     match mode {
         None | Some("host" | "default") => Ok(Network::Host),
+        Some("isolated" | "bridge") => Ok(Network::Isolated),
         Some("none") => Ok(Network::None),
-        Some(mode) => Err(Failure::input(anyhow!("network `{mode}` is not there yet"))
-            .hint("known are `host`, which is the default so far, and `none`")),
+        Some(mode) => Err(Failure::input(anyhow!("there is no network `{mode}`"))
+            .hint("known are `host`, which is the default so far, `isolated` and `none`")),
     }
 }
 

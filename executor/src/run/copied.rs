@@ -77,7 +77,7 @@ impl Execution<'_> {
         create_dir(&scratch)?;
 
         let root = Root::Copy { tree: tree.clone(), aside: staged.work() };
-        let mut spec = describe(op, root);
+        let mut spec = describe(op, root, self.network(op, task));
         let guards = self.add_copies(step, &mut spec, op, &scratch, task)?;
         task.start();
         let exit = self.run_sandbox(&spec, task)?;

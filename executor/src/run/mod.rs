@@ -1,20 +1,21 @@
 //! RUN: looked up by its key, run in a sandbox, its changes packed into a layer.
 //!
 //! Read in this order: the walk here, [`key`] (what a result depends on), [`mounts`] (what `--mount` makes of trees,
-//! caches and secrets), [`agent`] (the socket of `--mount=type=ssh`), [`output`] (the process and what it prints),
-//! [`copied`] (the same where nothing can be mounted).
+//! caches and secrets), [`network`], [`agent`] (the socket of `--mount=type=ssh`), [`output`] (the process and what it
+//! prints), [`copied`] (the same where nothing can be mounted).
 
 mod agent;
 mod copied;
 mod key;
 mod mounts;
+mod network;
 mod output;
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
 
 use cache::StepRecord;
 use image::layer::LayerIndex;
-use planner::plan::{MountOp, Network, RunOp, Source, Step};
+use planner::plan::{MountOp, RunOp, Source, Step};
 use sandbox::{Mount, Root, Spec};
 
 pub(crate) use self::copied::Copies;
@@ -94,7 +95,7 @@ impl Execution<'_> {
             .map_err(|source| ExecutorError::Write { path: scratch.clone(), source })?;
 
         let root = Root::Overlay { lower, upper: staged.upper(), work: staged.work() };
-        let mut spec = describe(op, root);
+        let mut spec = describe(op, root, self.network(op, task));
         let mut guards = Vec::new();
         for (mount_idx, mount) in op.mounts.iter().enumerate() {
             self.add_mount(step, &mut spec, mount, &scratch, mount_idx, &mut guards, task)?;
@@ -128,7 +129,7 @@ impl Execution<'_> {
 }
 
 /// The sandbox of a command, but for its mounts.
-fn describe(op: &RunOp, root: Root) -> Spec {
+fn describe(op: &RunOp, root: Root, network: sandbox::Network) -> Spec {
     let mut spec = Spec::new(root, op.args.iter().map(|it| os(it)));
     let proxies = op.proxy_env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     spec.env = op
@@ -142,12 +143,9 @@ fn describe(op: &RunOp, root: Root) -> Spec {
     spec.create_cwd = true;
     spec.user = op.user.clone();
     spec.hostname = op.hostname.clone();
-    spec.hosts = Some(hosts_file(op));
-    spec.resolv_conf = Some(resolv_conf());
-    spec.network = match op.network {
-        Network::None => sandbox::Network::None,
-        Network::Default | Network::Host => sandbox::Network::Host,
-    };
+    spec.network = network;
+    spec.hosts = Some(network::hosts_file(op, network));
+    spec.resolv_conf = Some(sandbox::resolv_conf(network));
     spec.privileged = op.insecure;
     spec.shm_size = op.shm_size;
     spec.ulimits = op.ulimits.clone();
@@ -179,20 +177,4 @@ fn check_exit(op: &RunOp, ended: Ended) -> Result<(), ExecutorError> {
 /// Text as bytes for the kernel.
 pub(crate) fn os(text: &str) -> OsString {
     OsString::from_vec(parser::encode(text))
-}
-
-fn hosts_file(op: &RunOp) -> Vec<u8> {
-    let mut text = format!(
-        "127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n",
-        op.hostname
-    );
-    for (name, address) in &op.extra_hosts {
-        text.push_str(&format!("{address}\t{name}\n"));
-    }
-    text.into_bytes()
-}
-
-/// The machine's resolver configuration; the network of a RUN is the machine's own.
-fn resolv_conf() -> Vec<u8> {
-    std::fs::read("/etc/resolv.conf").unwrap_or_default()
 }

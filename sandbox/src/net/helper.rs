@@ -8,7 +8,6 @@
 //! `pasta(1)`, `slirp4netns(1)`.
 
 use std::ffi::{CString, OsStr};
-use std::io::Read;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -24,6 +23,9 @@ use super::link;
 use super::netlink::Socket;
 use crate::init;
 use crate::sys::{self, CStrings, Fork, namespace};
+
+/// Where the programs get an interface from.
+const TUN: &str = "/dev/net/tun";
 
 /// How long a program may take until the network is there.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -82,6 +84,9 @@ impl Program {
 pub(super) struct Helper {
     pidfd: OwnedFd,
     _control: OwnedFd,
+    /// What the program says. It is kept, because a program that nobody listens to is ended by a signal, and does not wait when
+    /// it is full.
+    said: OwnedFd,
 }
 
 impl Helper {
@@ -98,9 +103,10 @@ impl Helper {
         let name = program.name();
         let path = program.find().ok_or_else(|| format!("`{name}` is not installed"))?;
         let failed = |errno: Errno| format!("cannot start `{name}`: {errno}");
-        let (said, says) =
-            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed)?;
-        let helper = Self::fork(&path, program.arguments(), namespace, says).map_err(failed)?;
+        if let Err(errno) = rustix::fs::open(TUN, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
+            return Err(format!("`{name}` needs `{TUN}`, which cannot be opened: {errno}"));
+        }
+        let helper = Self::fork(&path, program.arguments(), namespace).map_err(failed)?;
         let started = Instant::now();
         loop {
             if link::has_default_route(inside).map_err(failed)? {
@@ -110,9 +116,9 @@ impl Helper {
             let waited = rustix::process::waitid(WaitId::PidFd(helper.pidfd.as_fd()), options);
             let is_over = started.elapsed() > PATIENCE;
             if is_over || waited.is_ok_and(|it| it.is_some()) {
-                drop(helper);
-                let mut text = String::new();
-                let _ = std::fs::File::from(said).take(4096).read_to_string(&mut text);
+                let mut text = [0; 4096];
+                let n_read = rustix::io::read(&helper.said, &mut text).unwrap_or(0);
+                let text = String::from_utf8_lossy(&text[..n_read]).into_owned();
                 let is_of_use = |line: &&str| !line.trim().is_empty() && !line.contains("syslog");
                 let why = text.lines().rfind(is_of_use).unwrap_or(match is_over {
                     true => "it takes too long",
@@ -124,18 +130,15 @@ impl Helper {
         }
     }
 
-    fn fork(
-        path: &Path,
-        arguments: &str,
-        namespace: BorrowedFd<'_>,
-        says: OwnedFd,
-    ) -> Result<Self> {
+    fn fork(path: &Path, arguments: &str, namespace: BorrowedFd<'_>) -> Result<Self> {
         let text = |it: &OsStr| CString::new(it.as_bytes()).map_err(|_| Errno::INVAL);
         let words = std::iter::once(path.as_os_str()).chain(arguments.split(' ').map(OsStr::new));
         let argv = CStrings::new(words.map(text).collect::<Result<_>>()?);
         let envp = CStrings::new(Vec::new());
         let program = text(path.as_os_str())?;
         let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        let pipe = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;
+        let (said, says) = rustix::pipe::pipe_with(pipe)?;
         let (control, control_of_keeper) = rustix::net::socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -164,7 +167,7 @@ impl Helper {
         }
         sys::restore_signals(mask);
         match forked? {
-            Fork::Parent { pidfd, .. } => Ok(Self { pidfd, _control: control }),
+            Fork::Parent { pidfd, .. } => Ok(Self { pidfd, _control: control, said }),
             Fork::Child => Err(Errno::CHILD),
         }
     }

@@ -141,6 +141,9 @@ impl Drop for Lease {
 
 /// Tries one way after the other, the best first.
 fn find() -> Result<(Isolated, Namespace), String> {
+    if userns::copies_trees() {
+        return Err("it takes namespaces, and commands run in a chroot here".to_owned());
+    }
     let mut reasons = Vec::new();
     if !userns::is_inside() {
         match nat() {

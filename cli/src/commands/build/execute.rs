@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use anyhow::anyhow;
 use executor::{
-    Context, ExecutorError, Secret, Session, StepError,
+    Context, DefaultNetwork, ExecutorError, Secret, Session, StepError,
     event::{Event, Listener},
 };
 use planner::{
@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     commands::Globals,
+    config::NetworkConfig,
     exit::Exit,
     failure::{Failure, Result},
     progress::Mode,
@@ -160,6 +161,11 @@ fn session(job: &Job, globals: &Globals, listener: Listener) -> Result<Session> 
     session.pull = job.pull;
     session.clamp_times =
         job.reproducible || job.outputs.iter().any(|it| it.rewrite_timestamp == Some(true));
+    session.default_network = match (job.is_isolated, config.build.network) {
+        (true, _) | (_, Some(NetworkConfig::Isolated)) => DefaultNetwork::Isolated,
+        (_, Some(NetworkConfig::Host)) => DefaultNetwork::Host,
+        (_, None) => DefaultNetwork::IsolatedOrHost,
+    };
     session.build_id = crate::time::build_id();
     if let Some(n_jobs) = job.jobs {
         session.n_jobs = n_jobs.get();

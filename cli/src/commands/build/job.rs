@@ -42,6 +42,8 @@ pub struct Job {
     pub secrets: Vec<Secret>,
     /// SSH agents and keys.
     pub ssh: Vec<Ssh>,
+    /// RUN must have a network of its own.
+    pub is_isolated: bool,
     /// `--pull`: ask the registry for base images that are in the store.
     pub pull: bool,
     /// `--reproducible`: times in layers are set to the source date epoch.
@@ -81,6 +83,7 @@ pub fn prepare(args: BuildArgs, env: impl Fn(&str) -> Option<String>) -> Result<
         .iter()
         .filter_map(|it| entitlement(it).transpose())
         .collect::<Result<Vec<_>>>()?;
+    let is_isolated = matches!(args.network.as_deref(), Some("isolated" | "bridge"));
     let request = Request {
         target: args.target,
         build_args,
@@ -90,7 +93,7 @@ pub fn prepare(args: BuildArgs, env: impl Fn(&str) -> Option<String>) -> Result<
         multi_platform: platforms.len() > 1,
         no_cache: args.no_cache,
         no_cache_filter: args.no_cache_filter,
-        network: args.network,
+        network: args.network.filter(|_| !is_isolated),
         add_hosts: args.add_hosts.into_iter().map(|it| (it.name, it.address)).collect(),
         shm_size: args.shm_size,
         ulimits: args.ulimits.into_iter().map(|it| (it.name, it.soft, it.hard)).collect(),
@@ -122,6 +125,7 @@ pub fn prepare(args: BuildArgs, env: impl Fn(&str) -> Option<String>) -> Result<
         annotations: args.annotations,
         secrets,
         ssh: args.ssh,
+        is_isolated,
         pull: args.pull,
         reproducible: args.reproducible,
         jobs: args.jobs,

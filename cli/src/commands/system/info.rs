@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::{
     args::system::InfoArgs,
     commands::Globals,
+    config::NetworkConfig,
     exit::Exit,
     failure::{Failure, Result},
     print,
@@ -39,12 +40,18 @@ pub fn run(args: &InfoArgs, globals: &Globals) -> Result<Exit> {
         .iter()
         .map(|(rung, needs)| json!({ "Rung": rung.describe(), "Needs": needs }))
         .collect();
+    // An ordinary user has networks in a user namespace only. If there is none, that is said below.
+    if sandbox.rung != sandbox::Rung::Root {
+        let _ = sandbox::isolate(sandbox::Isolation::Auto);
+    }
+    let network = describe_network(config.build.network);
     let info = json!({
         "Version": env!("CARGO_PKG_VERSION"),
         "Platform": platform.format_all(),
         "Kernel": kernel.release().to_string_lossy(),
         "Root": root.display().to_string(),
         "Mirrors": mirrors,
+        "Network": network,
         "Sandbox": { "Rung": sandbox.rung.describe(), "Findings": findings, "Better": better },
     });
     let text = match args.format {
@@ -76,6 +83,7 @@ pub fn run(args: &InfoArgs, globals: &Globals) -> Result<Exit> {
                 };
                 out += &format!("  {:<18} {answer}\n", it.name);
             }
+            out += &format!("{:<10} {network}\n", "network");
             for it in &better {
                 out += &format!(
                     "better     {}\n  needs              {}\n",
@@ -88,6 +96,20 @@ pub fn run(args: &InfoArgs, globals: &Globals) -> Result<Exit> {
     };
     print::out(&text)?;
     Ok(Exit::Done)
+}
+
+/// The network of RUN, and what comes instead where it cannot be had.
+fn describe_network(configured: Option<NetworkConfig>) -> String {
+    match (configured, sandbox::isolated()) {
+        (Some(NetworkConfig::Host), _) => "of RUN: the machine's, as configured".to_owned(),
+        (_, Ok(it)) => format!("of RUN: isolated, through {}", it.describe()),
+        (Some(NetworkConfig::Isolated), Err(reason)) => {
+            format!("of RUN: isolated, as configured, which cannot be had: {reason}")
+        }
+        (None, Err(reason)) => {
+            format!("of RUN: the machine's, for an isolated one cannot be had: {reason}")
+        }
+    }
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
