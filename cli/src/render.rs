@@ -86,10 +86,18 @@ pub struct Place {
     pub column: usize,
 }
 
-/// Writes mistakes for a person, in the order they are given, a blank line between them.
+/// Nobody reads more mistakes than this, and a file may have one in each of its lines.
+const N_SHOWN: usize = 100;
+
+/// Writes mistakes for a person, in the order they are given, a blank line between them. Of very many the first ones are shown.
 pub fn render(source: Source<'_>, diagnostics: &[Diagnostic], colour: bool) -> String {
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-    let texts: Vec<String> = diagnostics.iter().map(|it| one(source, it, &renderer)).collect();
+    let shown = diagnostics.iter().take(N_SHOWN);
+    let mut texts: Vec<String> = shown.map(|it| one(source, it, &renderer)).collect();
+    match diagnostics.len().saturating_sub(N_SHOWN) {
+        0 => {}
+        n_more => texts.push(format!("and {n_more} more\n")),
+    }
     texts.join("\n")
 }
 
@@ -101,9 +109,13 @@ fn one(source: Source<'_>, diagnostic: &Diagnostic, renderer: &Renderer) -> Stri
     let title = level.primary_title(diagnostic.message.as_str()).id(diagnostic.code.as_str());
     let report = match diagnostic.span {
         Some(span) => {
-            let (text, range) = printable(source.text, visible(source.text, span));
-            let annotation = AnnotationKind::Primary.span(range);
-            title.element(Snippet::source(text).path(source.name).annotation(annotation))
+            let range = visible(source.text, span);
+            let (lines, first_line) = lines(source.text, &range);
+            let range = range.start - lines.start..range.end - lines.start;
+            let has_mark = lines.start == 0;
+            let (text, range) = printable(&source.text[lines], range, has_mark);
+            let snippet = Snippet::source(text).path(source.name).line_start(first_line);
+            title.element(snippet.annotation(AnnotationKind::Primary.span(range)))
         }
         None => annotate_snippets::Group::with_title(title),
     };
@@ -132,10 +144,21 @@ fn visible(text: &str, span: Span) -> std::ops::Range<usize> {
     start..trimmed.max(start)
 }
 
-/// Returns a text as it can be shown, and where a range of it is there: without the byte order mark, which takes no place,
+/// Returns the lines that a range is in, and the number of the first of them: all that the renderer has to look at.
+fn lines(text: &str, range: &std::ops::Range<usize>) -> (std::ops::Range<usize>, usize) {
+    let start = text[..range.start].rfind('\n').map_or(0, |it| it + 1);
+    let end = text[range.end..].find('\n').map_or(text.len(), |it| range.end + it + 1);
+    (start..end, text[..start].matches('\n').count() + 1)
+}
+
+/// Returns a text as it can be shown, and where a range of it is there: without the byte order mark of a file, which takes no place,
 /// and with a replacement character for each byte that is not UTF-8.
-fn printable(text: &str, range: std::ops::Range<usize>) -> (Cow<'_, str>, std::ops::Range<usize>) {
-    let body = text.strip_prefix('\u{feff}').unwrap_or(text);
+fn printable(
+    text: &str,
+    range: std::ops::Range<usize>,
+    has_mark: bool,
+) -> (Cow<'_, str>, std::ops::Range<usize>) {
+    let body = text.strip_prefix('\u{feff}').filter(|_| has_mark).unwrap_or(text);
     let skipped = text.len() - body.len();
     let range = range.start.saturating_sub(skipped)..range.end.saturating_sub(skipped);
     let is_byte = |it: char| it >= '\u{10ff00}';
@@ -191,6 +214,15 @@ mod tests {
             span,
             hint: hint.map(str::to_owned),
         }
+    }
+
+    #[test]
+    fn of_very_many_the_first_are_shown() {
+        let source = Source { name: "Dockerfile", text: TEXT };
+        let many = vec![diagnostic("biulder", None); N_SHOWN + 7];
+        let shown = render(source, &many, false);
+        assert_eq!(shown.matches("error[unknown-stage]").count(), N_SHOWN);
+        assert!(shown.ends_with("\n\nand 7 more\n"), "{shown}");
     }
 
     #[test]

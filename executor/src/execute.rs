@@ -5,6 +5,7 @@
 //! stage that was built again with the same files costs its consumers nothing.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Instant,
 };
@@ -33,6 +34,8 @@ impl Session {
     /// Finds the sources of COPY and ADD that no local context has, all of them, before anything runs.
     pub fn missing_sources(&self, plans: &[Plan]) -> Vec<StepError> {
         let mut missing: Vec<StepError> = Vec::new();
+        // Plans of several platforms lack the same.
+        let mut places = BTreeSet::new();
         for step in plans.iter().flat_map(|it| &it.steps) {
             let Op::Copy(op) = &step.op else { continue };
             for item in &op.items {
@@ -46,7 +49,7 @@ impl Session {
                 if let Err(error) = copy::check_source(&context.tree, path) {
                     let source =
                         explain_missing(op, &vec![context.tree.clone(); op.items.len()], error);
-                    if missing.iter().all(|it| it.span != Some(*span)) {
+                    if places.insert((span.start(), span.end())) {
                         missing.push(StepError {
                             name: step.name.clone(),
                             span: Some(*span),

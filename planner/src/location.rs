@@ -1,50 +1,63 @@
 //! Where something stands, as the sub-requests of a build say it in JSON.
 
-use alloc::{string::String, vec::Vec};
+use alloc::string::String;
 
 use parser::span::Lines;
-use serde::{Serialize, Serializer};
+use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-/// A place in a Dockerfile: one range for every physical line.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+/// A place in a Dockerfile. In JSON it is one range for every physical line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Location {
-    /// The lines.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub ranges: Vec<Range>,
+    /// The lines, where there are any.
+    pub lines: Option<Lines>,
 }
 
 /// From a position to a position.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Range {
-    /// Where it starts.
-    pub start: Position,
-    /// Where it ends.
-    pub end: Position,
+#[derive(Serialize)]
+struct Range {
+    start: Position,
+    end: Position,
 }
 
-/// A position.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Position {
-    /// The line, counted from 1.
-    pub line: u32,
+#[derive(Serialize)]
+struct Position {
+    line: u32,
 }
 
 impl Location {
     /// Returns the first line, 0 where there is none.
     pub fn line(&self) -> u32 {
-        self.ranges.first().map_or(0, |it| it.start.line)
+        self.lines.map_or(0, |it| it.first)
     }
 
     /// Returns the last line, 0 where there is none.
     pub fn last_line(&self) -> u32 {
-        self.ranges.last().map_or(0, |it| it.end.line)
+        self.lines.map_or(0, |it| it.last)
     }
 }
 
 impl From<Lines> for Location {
     fn from(lines: Lines) -> Self {
-        let range = |line| Range { start: Position { line }, end: Position { line } };
-        Self { ranges: (lines.first..=lines.last.max(lines.first)).map(range).collect() }
+        Self { lines: Some(Lines { last: lines.last.max(lines.first), ..lines }) }
+    }
+}
+
+impl Serialize for Location {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        /// An instruction may have many lines, and many findings: the ranges are made when they are written.
+        struct Ranges(Lines);
+        impl Serialize for Ranges {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let range = |line| Range { start: Position { line }, end: Position { line } };
+                serializer.collect_seq((self.0.first..=self.0.last).map(range))
+            }
+        }
+        let mut fields =
+            serializer.serialize_struct("Location", usize::from(self.lines.is_some()))?;
+        if let Some(lines) = self.lines {
+            fields.serialize_field("ranges", &Ranges(lines))?;
+        }
+        fields.end()
     }
 }
 

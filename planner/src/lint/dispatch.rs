@@ -163,11 +163,19 @@ impl Walk<'_> {
         let stage = &self.stages[stage_idx];
         let is_unknown =
             |it: &&String| !stage.build_args.contains(*it) && !NOT_VARIABLES.contains(&it.as_str());
+        let n_suggestible = &mut self.n_suggestible;
         let details: Vec<String> = unmatched
             .iter()
             .filter(is_unknown)
             .map(|name| {
-                let hint = suggest(name, stage.config.env.names().into_iter(), true);
+                let hint = match *n_suggestible {
+                    0 => None,
+                    _ => {
+                        let names = stage.config.env.names();
+                        *n_suggestible = n_suggestible.saturating_sub(names.len());
+                        suggest(name, names.into_iter(), true)
+                    }
+                };
                 let hint = hint.map_or(String::new(), |it| format!(" (did you mean ${it}?)"));
                 format!("Usage of undefined variable '${name}'{hint}")
             })

@@ -53,8 +53,7 @@ impl LintReport {
         }
         let _ = writeln!(out, "{}:{first}\n--------------------", source.file_name);
         for (line, text) in (from..=to).zip(&lines[from as usize - 1..]) {
-            let is_inside =
-                location.ranges.iter().any(|it| (it.start.line..=it.end.line).contains(&line));
+            let is_inside = location.lines.is_some_and(|it| (it.first..=it.last).contains(&line));
             let mark = if is_inside { ">>>" } else { "   " };
             let _ = writeln!(out, "{line:4} | {mark} {text}");
         }

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     env::Variables,
-    expand::{Expanded, Lexer},
+    expand::{Environment, Expanded, Lexer},
     facts::ImageQuery,
     ignore::Patterns,
     request::Request,
@@ -76,6 +76,7 @@ pub(crate) fn survey<'a>(subject: &Subject<'a>, all: bool) -> Survey<'a> {
         stages: Vec::new(),
         target: 0,
         missing: BTreeSet::new(),
+        n_suggestible: N_SUGGESTIBLE,
     };
     let failure = walk.run(all).err();
     let Walk { findings, stages, target, missing, .. } = walk;
@@ -92,7 +93,13 @@ pub(super) struct Walk<'a> {
     pub(super) stages: Vec<Stage<'a>>,
     pub(super) target: usize,
     pub(super) missing: BTreeSet<ImageQuery>,
+    /// How many names may still be looked at for what a misspelt variable may have meant: thousands of unknown variables among thousands of known
+    /// ones are not worth the time.
+    pub(super) n_suggestible: usize,
 }
+
+/// What [`Walk::n_suggestible`] begins with.
+const N_SUGGESTIBLE: usize = 200_000;
 
 pub(super) fn fail<T>(message: impl Into<String>, lines: Lines) -> Result<T, Failure> {
     Err(Failure { message: message.into(), lines: Some(lines) })
@@ -321,9 +328,15 @@ impl<'a> Walk<'a> {
         args: &BTreeMap<String, ArgInfo>,
     ) {
         for name in unmatched.iter().filter(|it| !args.contains_key(*it)) {
-            let known = args.keys().map(String::as_str);
-            let options = known.chain(self.globals.pairs().into_iter().map(|(name, _)| name));
-            let hint = suggest(name, options, true);
+            let hint = match self.n_suggestible {
+                0 => None,
+                _ => {
+                    let globals = self.globals.names();
+                    let n_names = args.len() + globals.len();
+                    self.n_suggestible = self.n_suggestible.saturating_sub(n_names);
+                    suggest(name, args.keys().map(String::as_str).chain(globals), true)
+                }
+            };
             let hint = hint.map_or(String::new(), |it| format!(" (did you mean {it}?)"));
             let detail = format!("FROM argument '{name}' is not declared{hint}");
             let rule = Rule::UndefinedArgInFrom;

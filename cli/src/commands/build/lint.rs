@@ -2,7 +2,7 @@
 //!
 //! `--check` is another matter, see [`call`](super::call): it looks at all stages and shows the lines.
 
-use std::fmt::Write;
+use std::{collections::HashSet, fmt::Write};
 
 use anyhow::anyhow;
 use planner::{
@@ -25,7 +25,7 @@ pub fn of_build(
 ) -> Vec<Warning> {
     let known = facts.images.iter().map(|(query, fact)| (query.clone(), Ok(fact.config.clone())));
     let mut images: Images = known.collect();
-    let mut found = Vec::new();
+    let (mut found, mut seen) = (Vec::new(), HashSet::new());
     for request in requests {
         let warnings = loop {
             let subject = Subject { request, images: &images, ..*subject };
@@ -36,7 +36,7 @@ pub fn of_build(
             images.extend(report.missing.into_iter().map(|it| (it, Err("not found".to_owned()))));
         };
         for warning in warnings {
-            if !found.contains(&warning) {
+            if seen.insert((warning.rule_name, warning.detail.clone(), warning.location)) {
                 found.push(warning);
             }
         }
