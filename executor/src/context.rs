@@ -9,7 +9,7 @@ use crate::{
     error::ExecutorError,
     fetch,
     session::Session,
-    tree::{Chain, Folder, Layers, Tree},
+    tree::{Chain, Choice, Folder, Layers, Tree},
 };
 
 /// A tree of files that COPY may name.
@@ -40,7 +40,7 @@ impl Context {
             .canonicalize()
             .map_err(|source| ExecutorError::OpenContext { path: path.to_owned(), source })?;
         let cache = session.store.load_stat_cache(&path)?;
-        let folder = Folder::open_root(&path, patterns, cache.as_deref())?;
+        let folder = Folder::open_root(&path, patterns, cache)?;
         Ok(Self { tree: Tree::Folder(Arc::new(folder)), time: None })
     }
 
@@ -125,17 +125,9 @@ impl Context {
     ///
     /// A folder cannot be read.
     pub fn paths(&self) -> Result<Vec<Vec<u8>>, ExecutorError> {
-        let mut found = Vec::new();
-        let mut todo = vec![Vec::new()];
-        while let Some(folder) = todo.pop() {
-            for (name, node) in self.tree.children(&folder)?.into_iter() {
-                let path = crate::tree::join(&folder, &name);
-                if node.is_dir() {
-                    todo.push(path.clone());
-                }
-                found.push(path);
-            }
-        }
+        let all = |_: &[u8], _| Choice { keep: true, enter: true };
+        let found = self.tree.list(b"", &all)?;
+        let mut found: Vec<_> = found.into_iter().map(|it| it.path).collect();
         found.sort();
         Ok(found)
     }

@@ -37,3 +37,9 @@ pub use event::{Event, Listener, Outcome, TaskId};
 pub use key::KEY_VERSION;
 pub use output::{ArchiveFormat, ExportOptions, PlatformAnnotation};
 pub use session::{Cancel, DefaultNetwork, Secret, Session, full_message as message};
+
+/// How many threads work for one thing at once, at most. The answer of the system takes a dozen system calls.
+fn threads() -> usize {
+    static THREADS: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    *THREADS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+}

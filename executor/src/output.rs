@@ -195,7 +195,7 @@ impl Session {
             let (digest, size) = staged.commit(Some(&layer.0))?;
             return Ok(descriptor(media_type::OCI_LAYER, digest, size));
         }
-        let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let n_threads = crate::threads();
         let total = record.tar_size;
         let part = format!("compressing {layer}");
         let staged = self.store.stage_blob()?;

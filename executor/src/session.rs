@@ -99,7 +99,7 @@ impl Session {
             contexts: BTreeMap::new(),
             secrets: BTreeMap::new(),
             ssh: BTreeMap::new(),
-            n_jobs: std::thread::available_parallelism().map_or(2, usize::from).max(2) * 4,
+            n_jobs: crate::threads().max(2) * 4,
             pull: false,
             clamp_times: false,
             default_network: DefaultNetwork::default(),

@@ -11,7 +11,7 @@ use planner::{
 
 use crate::{
     error::ExecutorError,
-    tree::{Node, Tree, components, join, last_name, lossy},
+    tree::{Choice, Found, Node, Tree, components, join, last_name, lossy},
 };
 
 /// One match of one source: a file, or a folder whose content is copied.
@@ -29,15 +29,6 @@ pub(crate) struct Match {
     pub below: Vec<Found>,
     /// Try to unpack it.
     pub unpack: bool,
-}
-
-/// A file below a matched folder.
-#[derive(Debug, Clone)]
-pub(crate) struct Found {
-    /// Its path below the match.
-    pub path: Vec<u8>,
-    /// What it is.
-    pub node: Node,
 }
 
 /// Which files a source names.
@@ -77,14 +68,11 @@ pub(crate) fn gather(wanted: &Wanted<'_>, op: &CopyOp) -> Result<Vec<Match>, Exe
                 Some(parents) => Some(patterns(std::slice::from_ref(&parents.pattern))?),
                 None => None,
             };
-            let mut walk = Walk {
-                tree: wanted.tree,
-                root: &real,
-                includes,
-                excludes: &excludes,
-                found: &mut below,
-            };
-            walk.folder(b"")?;
+            below = wanted.tree.walk(&real, &|path, is_folder| {
+                let is_excluded = !excludes.is_empty() && excludes.matches(path);
+                let keep = !is_excluded && includes.as_ref().is_none_or(|it| it.matches(path));
+                Choice { keep, enter: is_folder && (!is_excluded || excludes.may_descend(path)) }
+            })?;
         }
         if let Some(parents) = wanted.parents
             && parents.required
@@ -106,43 +94,6 @@ pub(crate) fn gather(wanted: &Wanted<'_>, op: &CopyOp) -> Result<Vec<Match>, Exe
         });
     }
     Ok(matches)
-}
-
-struct Walk<'a> {
-    tree: &'a Tree,
-    root: &'a [u8],
-    includes: Option<Patterns>,
-    excludes: &'a Patterns,
-    found: &'a mut Vec<Found>,
-}
-
-impl Walk<'_> {
-    /// Adds what is below the folder at `at`; says whether anything was added.
-    fn folder(&mut self, at: &[u8]) -> Result<bool, ExecutorError> {
-        let n_before = self.found.len();
-        for (name, node) in self.tree.children(&join(self.root, at))? {
-            let path = join(at, &name);
-            let is_excluded = !self.excludes.is_empty() && self.excludes.matches(&path);
-            let is_included =
-                !is_excluded && self.includes.as_ref().is_none_or(|it| it.matches(&path));
-            if !node.is_dir() {
-                if is_included {
-                    self.found.push(Found { path, node });
-                }
-                continue;
-            }
-            if is_excluded && !self.excludes.may_descend(&path) {
-                continue;
-            }
-            // A folder that is not named itself comes along only when something in it is.
-            let place = self.found.len();
-            self.found.push(Found { path: path.clone(), node });
-            if !self.folder(&path)? && !is_included {
-                self.found.truncate(place);
-            }
-        }
-        Ok(self.found.len() > n_before)
-    }
 }
 
 /// Finds the paths that a pattern names; a path without wildcards names itself.

@@ -53,14 +53,14 @@ enum GatheredItem {
 
 /// Finds and hashes the sources of a copy. `trees[n]` is the tree of the n-th item, empty for an inline one.
 pub(crate) fn gather(op: &CopyOp, trees: &[Tree]) -> Result<Gathered, ExecutorError> {
-    let mut hasher = blake3::Hasher::new();
+    let mut hasher = Fields::default();
     let mut gathered = Gathered { items: Vec::new(), content: [0; 32], n_files: 0, n_bytes: 0 };
     for (tree_idx, (item, tree)) in op.items.iter().zip(trees).enumerate() {
         match item {
             CopyItem::Inline { name, data } => {
-                field(&mut hasher, b"inline");
-                field(&mut hasher, name.as_bytes());
-                field(&mut hasher, data.as_bytes());
+                hasher.field(b"inline");
+                hasher.field(name.as_bytes());
+                hasher.field(data.as_bytes());
                 gathered.n_files += 1;
                 gathered.n_bytes += data.len() as u64;
                 gathered.items.push(GatheredItem::Inline(name.clone(), data.clone()));
@@ -68,120 +68,102 @@ pub(crate) fn gather(op: &CopyOp, trees: &[Tree]) -> Result<Gathered, ExecutorEr
             CopyItem::Paths { path, parents, unpack, .. } => {
                 let wanted =
                     Wanted { tree, tree_idx, path, parents: parents.as_ref(), unpack: *unpack };
-                let matches = gather::gather(&wanted, op)?;
-                prefetch(tree, &matches)?;
-                field(&mut hasher, b"matches");
-                for found in &matches {
-                    field(&mut hasher, &found.name);
-                    hash_node(&mut hasher, tree, &found.root_path, &found.root, &mut gathered)?;
+                let mut matches = gather::gather(&wanted, op)?;
+                hasher.field(b"matches");
+                for found in &mut matches {
+                    hasher.field(&found.name);
+                    if found.root.is_file() {
+                        found.root.content = Some(tree.content(&found.root_path, &found.root)?);
+                    }
+                    let content = || tree.content(&found.root_path, &found.root);
+                    hash_node(&mut hasher, &found.root, content, &mut gathered)?;
                     for it in &found.below {
-                        field(&mut hasher, &it.path);
-                        let path = crate::tree::join(&found.root_path, &it.path);
-                        hash_node(&mut hasher, tree, &path, &it.node, &mut gathered)?;
+                        hasher.field(&it.path);
+                        let path = || crate::tree::join(&found.root_path, &it.path);
+                        let content = || tree.content(&path(), &it.node);
+                        hash_node(&mut hasher, &it.node, content, &mut gathered)?;
                     }
                 }
                 gathered.items.push(GatheredItem::Matches(matches));
             }
         }
     }
-    gathered.content = hasher.finalize().into();
+    gathered.content = hasher.finish();
     Ok(gathered)
 }
 
-fn field(hasher: &mut blake3::Hasher, bytes: &[u8]) {
-    hasher.update(&(bytes.len() as u64).to_le_bytes());
-    hasher.update(bytes);
+/// Hashes many short fields: they are collected first, since BLAKE3 is fast on long pieces only.
+#[derive(Default)]
+struct Fields {
+    hasher: blake3::Hasher,
+    collected: Vec<u8>,
+}
+
+impl Fields {
+    const PIECE: usize = 64 * 1024;
+
+    fn field(&mut self, bytes: &[u8]) {
+        self.put(&(bytes.len() as u64).to_le_bytes());
+        self.put(bytes);
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.collected.extend_from_slice(bytes);
+        if self.collected.len() >= Self::PIECE {
+            self.hasher.update(&self.collected);
+            self.collected.clear();
+        }
+    }
+
+    fn finish(mut self) -> [u8; 32] {
+        self.hasher.update(&self.collected);
+        self.hasher.finalize().into()
+    }
 }
 
 fn hash_node(
-    hasher: &mut blake3::Hasher,
-    tree: &Tree,
-    path: &[u8],
+    hasher: &mut Fields,
     node: &Node,
+    content: impl FnOnce() -> Result<[u8; 32], ExecutorError>,
     gathered: &mut Gathered,
 ) -> Result<(), ExecutorError> {
     gathered.n_files += 1;
     for number in [node.mode, node.uid, node.gid] {
-        hasher.update(&number.to_le_bytes());
+        hasher.put(&number.to_le_bytes());
     }
     match &node.kind {
         Kind::File { size } => {
             gathered.n_bytes += size;
-            field(hasher, b"f");
-            hasher.update(&tree.content(path, node)?);
+            hasher.field(b"f");
+            hasher.put(&content()?);
         }
-        Kind::Directory => field(hasher, b"d"),
+        Kind::Directory => hasher.field(b"d"),
         Kind::Symlink { target } => {
-            field(hasher, b"l");
-            field(hasher, target);
+            hasher.field(b"l");
+            hasher.field(target);
         }
         Kind::Hardlink { target } => {
-            field(hasher, b"h");
-            field(hasher, target);
+            hasher.field(b"h");
+            hasher.field(target);
         }
-        Kind::Fifo => field(hasher, b"p"),
+        Kind::Fifo => hasher.field(b"p"),
         Kind::CharDevice { major, minor } => {
-            field(hasher, b"c");
-            hasher.update(&major.to_le_bytes());
-            hasher.update(&minor.to_le_bytes());
+            hasher.field(b"c");
+            hasher.put(&major.to_le_bytes());
+            hasher.put(&minor.to_le_bytes());
         }
         Kind::BlockDevice { major, minor } => {
-            field(hasher, b"b");
-            hasher.update(&major.to_le_bytes());
-            hasher.update(&minor.to_le_bytes());
+            hasher.field(b"b");
+            hasher.put(&major.to_le_bytes());
+            hasher.put(&minor.to_le_bytes());
         }
     }
-    hasher.update(&(node.xattrs.len() as u64).to_le_bytes());
+    hasher.put(&(node.xattrs.len() as u64).to_le_bytes());
     for (name, value) in &node.xattrs {
-        field(hasher, name);
-        field(hasher, value);
+        hasher.field(name);
+        hasher.field(value);
     }
     Ok(())
-}
-
-/// Hashes the files of a folder of the user's on all processors, so that asking for each digest afterwards is a look-up.
-fn prefetch(tree: &Tree, matches: &[Match]) -> Result<(), ExecutorError> {
-    if !matches!(tree, Tree::Folder(_)) {
-        return Ok(());
-    }
-    let files: Vec<(Vec<u8>, &Node)> = matches
-        .iter()
-        .flat_map(|found| {
-            found
-                .below
-                .iter()
-                .filter(|it| matches!(it.node.kind, Kind::File { .. }))
-                .map(move |it| (crate::tree::join(&found.root_path, &it.path), &it.node))
-        })
-        .collect();
-    let n_threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
-    if files.len() < 64 || n_threads < 2 {
-        return Ok(());
-    }
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        let work = || -> Result<(), ExecutorError> {
-            loop {
-                let start = next.fetch_add(32, std::sync::atomic::Ordering::Relaxed);
-                let Some(files) = files.get(start..files.len().min(start + 32)) else {
-                    return Ok(());
-                };
-                if files.is_empty() {
-                    return Ok(());
-                }
-                for (path, node) in files {
-                    tree.content(path, node)?;
-                }
-            }
-        };
-        let threads: Vec<_> = (1..n_threads).map(|_| scope.spawn(work)).collect();
-        let mut result = work();
-        for thread in threads {
-            let other = thread.join().unwrap_or(Ok(()));
-            result = result.and(other);
-        }
-        result
-    })
 }
 
 /// Fails if a source that is no pattern is not there.
@@ -299,15 +281,13 @@ fn write_entries<W: Write>(
         let result = match content {
             Content::Nothing => writer.append(entry, &mut std::io::empty()),
             Content::Inline(bytes) => writer.append(entry, &mut bytes.as_slice()),
-            Content::File(_, _) if size == 0 => writer.append(entry, &mut std::io::empty()),
-            Content::File(tree_idx, from) => {
+            Content::File(..) if size == 0 => writer.append(entry, &mut std::io::empty()),
+            Content::File(tree_idx, from, content) => {
                 let file = trees[tree_idx].open(&from)?;
                 let written = writer.append(entry, &mut file.take(size));
                 // Under the key of this copy there must be what the key is made of.
-                if let (Ok(()), Tree::Folder(folder), Some(content)) =
-                    (&written, &trees[tree_idx], writer.last_content())
-                {
-                    folder.check(&from, content)?;
+                if written.is_ok() && content.is_some_and(|it| writer.last_content() != Some(&it)) {
+                    return Err(ExecutorError::Changed { path });
                 }
                 written
             }

@@ -10,11 +10,11 @@ use planner::mode::Mode;
 
 use super::{
     Times,
-    gather::{Found, Match},
+    gather::Match,
 };
 use crate::{
     error::ExecutorError,
-    tree::{FileId, Node, Tree, components, join, lossy, parent, push_component, resolve},
+    tree::{FileId, Found, Node, Tree, components, join, lossy, parent, push_component, resolve},
 };
 
 /// Where the content of a file comes from.
@@ -24,8 +24,8 @@ pub(crate) enum Content {
     Nothing,
     /// Bytes in memory.
     Inline(Vec<u8>),
-    /// A file of one of the step's trees, at a real path.
-    File(usize, Vec<u8>),
+    /// A file of one of the step's trees, at a real path, with the digest that is in the step's key.
+    File(usize, Vec<u8>, Option<[u8; 32]>),
     /// A part of a file that was unpacked aside: offset and length.
     Spooled(u64, u64),
 }
@@ -83,7 +83,7 @@ impl<'a> Placement<'a> {
             _ => target,
         };
         let content = match found.root.kind {
-            Kind::File { .. } => Content::File(found.tree_idx, found.root_path.clone()),
+            Kind::File { .. } => Content::File(found.tree_idx, found.root_path.clone(), found.root.content),
             _ => Content::Nothing,
         };
         self.put_file(&target, self.owned(&found.root), content)
@@ -144,6 +144,7 @@ impl<'a> Placement<'a> {
             xattrs: entry.xattrs,
             file_id: None,
             stamp: None,
+            content: None,
         };
         if let Kind::Hardlink { target: link } = &node.kind {
             let link = join(&folder, &components(link).collect::<Vec<_>>().join(&b'/'));
@@ -197,7 +198,7 @@ impl<'a> Placement<'a> {
         let mut entries = Vec::with_capacity(self.placed.len());
         for (path, Placed { node, content }) in self.placed {
             let tree_idx = match &content {
-                Content::File(tree_idx, _) => *tree_idx,
+                Content::File(tree_idx, ..) => *tree_idx,
                 _ => usize::MAX,
             };
             let mut kind = node.kind;
@@ -233,7 +234,9 @@ impl<'a> Placement<'a> {
             return Ok(());
         }
         let content = match found.node.kind {
-            Kind::File { .. } => Content::File(of.tree_idx, join(&of.root_path, &found.path)),
+            Kind::File { .. } => {
+                Content::File(of.tree_idx, join(&of.root_path, &found.path), found.node.content)
+            }
             _ => Content::Nothing,
         };
         self.put_file(&path, node, content)
@@ -274,6 +277,7 @@ impl<'a> Placement<'a> {
             xattrs: BTreeMap::new(),
             file_id: None,
             stamp: None,
+            content: None,
         }
     }
 

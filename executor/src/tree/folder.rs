@@ -5,7 +5,7 @@
 //! that a second build reads nothing.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     ffi::OsStr,
     fs::File,
     io::Read,
@@ -14,7 +14,7 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -25,7 +25,10 @@ use rustix::{
     io::Errno,
 };
 
-use super::{FileId, Node, Stamp, join, lossy};
+use super::{
+    FileId, Found, Node, Stamp, join, lossy, scan,
+    stat_cache::{Known, KnownFiles, StatCache},
+};
 use crate::error::ExecutorError;
 
 /// A local folder as a tree.
@@ -34,27 +37,20 @@ pub(crate) struct Folder {
     path: PathBuf,
     ignore: Patterns,
     patterns: Vec<String>,
-    /// Which entries of the cache may be trusted is decided when it is saved: see [`Folder::save`].
-    hashes: Mutex<Hashes>,
+    cache: StatCache,
+    /// What this build has looked at. Which of it may be trusted is decided when it is saved: see [`Folder::save`].
+    seen: Mutex<Seen>,
     opened_at: u64,
 }
 
 #[derive(Default)]
-struct Hashes {
-    known: HashMap<Vec<u8>, Hashed>,
-    is_changed: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Hashed {
-    stamp: Stamp,
-    content: [u8; 32],
+struct Seen {
+    files: Vec<(Vec<u8>, Known)>,
+    /// Something of it was not in the cache.
+    is_new: bool,
 }
 
 const STAMP_WANTED: StatxFlags = StatxFlags::BASIC_STATS;
-
-/// First bytes of a saved cache; the last digit is its version.
-const CACHE_MAGIC: &[u8; 8] = b"kilnsc01";
 
 /// Files changed less than this before a scan are not remembered: a clock tick could hide another change.
 const TICK: u64 = 20_000_000;
@@ -68,16 +64,16 @@ impl Folder {
     pub(crate) fn open_root(
         path: &Path,
         patterns: Vec<String>,
-        cache: Option<&[u8]>,
+        cache: Option<Vec<u8>>,
     ) -> Result<Self, ExecutorError> {
         let ignore = Patterns::new(&patterns)?;
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::PATH;
         let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|source| {
             ExecutorError::OpenContext { path: path.to_owned(), source: source.into() }
         })?;
-        let known = cache.and_then(decode_cache).unwrap_or_default();
-        let hashes = Mutex::new(Hashes { known, is_changed: false });
-        Ok(Self { root, path: path.to_owned(), ignore, patterns, hashes, opened_at: now() })
+        let cache = cache.map(StatCache::open).unwrap_or_default();
+        let seen = Mutex::default();
+        Ok(Self { root, path: path.to_owned(), ignore, patterns, cache, seen, opened_at: now() })
     }
 
     /// The folder's path.
@@ -97,24 +93,42 @@ impl Folder {
 
     /// Returns the cache of hashes to keep for the next build; nothing if it did not change.
     pub(crate) fn save(&self) -> Option<Vec<u8>> {
-        let hashes = self.hashes.lock().ok()?;
-        if !hashes.is_changed {
+        let mut seen = self.seen.lock().ok()?;
+        if !seen.is_new {
             return None;
         }
-        let mut out = CACHE_MAGIC.to_vec();
-        for (path, hashed) in &hashes.known {
-            let stamp = hashed.stamp;
-            if stamp.ctime.max(stamp.mtime) + TICK >= self.opened_at {
-                continue;
-            }
-            out.extend((path.len() as u32).to_le_bytes());
-            out.extend(path);
-            for number in [stamp.size, stamp.mtime, stamp.ctime, stamp.inode] {
-                out.extend(number.to_le_bytes());
-            }
-            out.extend(hashed.content);
+        seen.is_new = false;
+        let mut files = std::mem::take(&mut seen.files);
+        files.retain(|(_, it)| it.stamp.ctime.max(it.stamp.mtime) + TICK < self.opened_at);
+        self.cache.merged(files)
+    }
+
+    /// What is known of the files in the folder at `path`.
+    pub(super) fn known_files(&self, path: &[u8]) -> KnownFiles<'_> {
+        self.cache.files(path)
+    }
+
+    /// Finds what is below the folder at `root` and chosen by `choose`.
+    pub(super) fn list(
+        &self,
+        root: &[u8],
+        choose: scan::Choose<'_>,
+    ) -> Result<Vec<Found>, ExecutorError> {
+        scan::scan(self, root, choose)
+    }
+
+    /// Hashes what [`list`](Self::list) found, all that is not known from an earlier build.
+    pub(super) fn hash(&self, root: &[u8], found: &mut [Found]) -> Result<(), ExecutorError> {
+        let is_known = found.iter().all(|it| !it.node.is_file() || it.node.content.is_some());
+        if is_known {
+            return Ok(());
         }
-        Some(out)
+        let all: Vec<(Vec<u8>, Known)> =
+            found.iter().filter_map(|it| Some((join(root, &it.path), it.node.known()?))).collect();
+        if let Ok(mut seen) = self.seen.lock() {
+            seen.files.extend(all);
+        }
+        scan::hash(self, root, found)
     }
 
     pub(super) fn lookup(&self, path: &[u8]) -> Result<Option<Node>, ExecutorError> {
@@ -128,7 +142,8 @@ impl Folder {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
             Err(source) => return Err(self.read_error(path, source)),
         };
-        let Some(node) = self.stat(&parent, name, path)? else { return Ok(None) };
+        let known = || self.cache.file(path);
+        let Some(node) = self.node(&parent, name, path, known)? else { return Ok(None) };
         Ok(self.is_visible(path, &node)?.then_some(node))
     }
 
@@ -153,14 +168,8 @@ impl Folder {
         }
     }
 
+    /// The digest of a file that is not known from an earlier build.
     pub(super) fn content(&self, path: &[u8], node: &Node) -> Result<[u8; 32], ExecutorError> {
-        let known = |stamp: Stamp| {
-            let hashes = self.hashes.lock().ok()?;
-            hashes.known.get(path).filter(|it| it.stamp == stamp).map(|it| it.content)
-        };
-        if let Some(content) = node.stamp.and_then(known) {
-            return Ok(content);
-        }
         let mut file = self.open(path)?;
         // The time of what is read, not of what was seen earlier.
         let status = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, STAMP_WANTED)
@@ -168,9 +177,10 @@ impl Folder {
         let stamp = stamp_of(&status);
         let content = hash_file(&mut file)
             .map_err(|source| ExecutorError::Read { path: lossy(path), source })?;
-        if let Ok(mut hashes) = self.hashes.lock() {
-            hashes.known.insert(path.to_vec(), Hashed { stamp, content });
-            hashes.is_changed = true;
+        if let Ok(mut seen) = self.seen.lock() {
+            let has_capability = !node.xattrs.is_empty();
+            seen.files.push((path.to_vec(), Known { stamp, content, has_capability }));
+            seen.is_new = true;
         }
         Ok(content)
     }
@@ -191,18 +201,7 @@ impl Folder {
         }
     }
 
-    /// Fails if a file that was copied does not have the content that its copy was planned for.
-    pub(crate) fn check(&self, path: &[u8], content: &[u8; 32]) -> Result<(), ExecutorError> {
-        let hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
-        match hashes.known.get(path) {
-            Some(known) if known.content != *content => {
-                Err(ExecutorError::Changed { path: lossy(path) })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn open_beneath(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    pub(super) fn open_beneath(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         let path = if path.is_empty() { b"." } else { path };
         let resolve =
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
@@ -232,7 +231,8 @@ impl Folder {
                 continue;
             }
             // A file that vanished since is no error: it is not there.
-            if let Some(node) = self.stat(&fd, name, &join(path, name))?
+            let known = || self.cache.file(&join(path, name));
+            if let Some(node) = self.node(&fd, name, &join(path, name), known)?
                 && !each(name.to_vec(), node)
             {
                 break;
@@ -241,13 +241,14 @@ impl Folder {
         Ok(())
     }
 
-    fn stat(
+    /// Looks at `name` in the folder `parent`. `known` says what is known of `path`, which is its path below the root.
+    pub(super) fn node<'a>(
         &self,
         parent: &OwnedFd,
-        name: &[u8],
+        name: impl rustix::path::Arg + Copy + 'a,
         path: &[u8],
+        known: impl FnOnce() -> Option<Known>,
     ) -> Result<Option<Node>, ExecutorError> {
-        let name = OsStr::from_bytes(name);
         let status = match rustix::fs::statx(parent, name, AtFlags::SYMLINK_NOFOLLOW, STAMP_WANTED)
         {
             Ok(status) => status,
@@ -271,22 +272,26 @@ impl Folder {
             FileType::Socket => Kind::File { size: 0 },
             _ => return Ok(None),
         };
-        let is_shared = status.stx_nlink > 1 && file_type == FileType::RegularFile;
+        let is_file = file_type == FileType::RegularFile;
+        let is_shared = status.stx_nlink > 1 && is_file;
         let device = u64::from(status.stx_dev_major) << 32 | u64::from(status.stx_dev_minor);
-        let xattrs = match file_type {
-            FileType::RegularFile | FileType::Directory => xattrs(parent, name),
+        let stamp = is_file.then(|| stamp_of(&status));
+        let known = stamp.and_then(|stamp| known().filter(|it| it.stamp == stamp));
+        let xattrs = match known {
+            Some(Known { has_capability: false, .. }) => BTreeMap::new(),
+            _ if is_file => xattrs(parent, super::last_name(path)),
             _ => BTreeMap::new(),
         };
-        let nanos = status.stx_mtime.tv_nsec;
         Ok(Some(Node {
             kind,
             mode: u32::from(status.stx_mode) & 0o7777,
             uid: 0,
             gid: 0,
-            mtime: Time { secs: status.stx_mtime.tv_sec, nanos },
+            mtime: Time { secs: status.stx_mtime.tv_sec, nanos: status.stx_mtime.tv_nsec },
             xattrs,
             file_id: is_shared.then_some(FileId::Inode(device, status.stx_ino)),
-            stamp: (file_type == FileType::RegularFile).then(|| stamp_of(&status)),
+            stamp,
+            content: known.map(|it| it.content),
         }))
     }
 
@@ -307,7 +312,7 @@ impl Folder {
         found
     }
 
-    fn read_error(&self, path: &[u8], source: Errno) -> ExecutorError {
+    pub(super) fn read_error(&self, path: &[u8], source: Errno) -> ExecutorError {
         ExecutorError::Read {
             path: self.path.join(OsStr::from_bytes(path)).to_string_lossy().into_owned(),
             source: source.into(),
@@ -316,11 +321,12 @@ impl Folder {
 }
 
 /// The attributes of a file that a copy keeps. By way of the open folder: its path may lead elsewhere by now.
-fn xattrs(folder: &OwnedFd, name: &OsStr) -> BTreeMap<Vec<u8>, Vec<u8>> {
+fn xattrs(folder: &OwnedFd, name: &[u8]) -> BTreeMap<Vec<u8>, Vec<u8>> {
     const KEPT: &[u8] = b"security.capability";
-    let full = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
+    let mut full = format!("/proc/self/fd/{}/", folder.as_raw_fd()).into_bytes();
+    full.extend_from_slice(name);
     let mut value = [0_u8; 256];
-    match rustix::fs::lgetxattr(&full, KEPT, &mut value[..]) {
+    match rustix::fs::lgetxattr(full.as_slice(), KEPT, &mut value[..]) {
         Ok(len) => BTreeMap::from([(KEPT.to_vec(), value[..len].to_vec())]),
         Err(_) => BTreeMap::new(),
     }
@@ -349,27 +355,6 @@ fn stamp_of(status: &rustix::fs::Statx) -> Stamp {
         ctime: nanos(&status.stx_ctime),
         inode: status.stx_ino,
     }
-}
-
-fn decode_cache(bytes: &[u8]) -> Option<HashMap<Vec<u8>, Hashed>> {
-    let mut rest = bytes.strip_prefix(CACHE_MAGIC)?;
-    let mut known = HashMap::new();
-    while !rest.is_empty() {
-        let (len, after) = rest.split_first_chunk::<4>()?;
-        let (path, after) = after.split_at_checked(u32::from_le_bytes(*len) as usize)?;
-        let mut numbers = [0; 4];
-        let mut after = after;
-        for number in &mut numbers {
-            let (bytes, next) = after.split_first_chunk::<8>()?;
-            (*number, after) = (u64::from_le_bytes(*bytes), next);
-        }
-        let (content, after) = after.split_first_chunk::<32>()?;
-        let [size, mtime, ctime, inode] = numbers;
-        let stamp = Stamp { size, mtime, ctime, inode };
-        known.insert(path.to_vec(), Hashed { stamp, content: *content });
-        rest = after;
-    }
-    Some(known)
 }
 
 fn now() -> u64 {

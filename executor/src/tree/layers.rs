@@ -13,7 +13,7 @@ use cache::Store;
 use image::{DiffId, entry::Kind, layer::Change, view::View};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
-use super::{FileId, Node, lossy};
+use super::{Choice, FileId, Found, Node, join, lossy};
 use crate::error::ExecutorError;
 
 /// An ordered list of layers, bottom up. Cheap to clone.
@@ -71,6 +71,32 @@ impl Layers {
             .into_iter()
             .map(|(name, found)| (name.to_vec(), node(found)))
             .collect()
+    }
+
+    /// Adds what is below `root` and there below `at`; says whether anything was added.
+    pub(super) fn walk(
+        &self,
+        root: &[u8],
+        at: &[u8],
+        choose: &(dyn Fn(&[u8], bool) -> Choice + Sync),
+        found: &mut Vec<Found>,
+    ) -> bool {
+        let n_before = found.len();
+        for (name, node) in self.children(&join(root, at)) {
+            let path = join(at, &name);
+            let is_folder = node.is_dir();
+            let Choice { keep, enter } = choose(&path, is_folder);
+            if !(if is_folder { enter } else { keep }) {
+                continue;
+            }
+            let place = found.len();
+            found.push(Found { path: path.clone(), node });
+            // A folder that is not named itself comes along only when something in it is.
+            if is_folder && !self.walk(root, &path, choose, found) && !keep {
+                found.truncate(place);
+            }
+        }
+        found.len() > n_before
     }
 
     pub(super) fn content(&self, path: &[u8]) -> Result<[u8; 32], ExecutorError> {
@@ -140,5 +166,6 @@ fn node(found: image::view::Node<'_>) -> Node {
         xattrs: entry.xattrs.clone(),
         file_id,
         stamp: None,
+        content: found.content,
     }
 }

@@ -6,6 +6,8 @@
 
 mod folder;
 mod layers;
+mod scan;
+mod stat_cache;
 
 use std::{collections::BTreeMap, io::Read, sync::Arc};
 
@@ -28,6 +30,26 @@ pub(crate) struct Node {
     pub file_id: Option<FileId>,
     /// For a file on disk: what changes when its content does.
     pub stamp: Option<Stamp>,
+    /// The BLAKE3 of a file, where that is known without reading it.
+    pub content: Option<[u8; 32]>,
+}
+
+/// What is at a path below a folder.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    /// The path below that folder.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub node: Node,
+}
+
+/// What a walk does with a path.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Choice {
+    /// It is found. A folder also is if something below it is.
+    pub keep: bool,
+    /// What is below it may be found.
+    pub enter: bool,
 }
 
 /// What changes when the content of a file on disk does. Times in nanoseconds since the Unix epoch.
@@ -51,6 +73,16 @@ pub(crate) enum FileId {
 impl Node {
     pub(crate) fn is_dir(&self) -> bool {
         matches!(self.kind, Kind::Directory)
+    }
+
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self.kind, Kind::File { .. })
+    }
+
+    /// What is to be remembered of a file.
+    fn known(&self) -> Option<stat_cache::Known> {
+        let has_capability = !self.xattrs.is_empty();
+        Some(stat_cache::Known { stamp: self.stamp?, content: self.content?, has_capability })
     }
 }
 
@@ -90,8 +122,42 @@ impl Tree {
         }
     }
 
+    /// Finds what is below the folder at `root`, which is a real path, and chosen by `choose`: it gets a path below that folder,
+    /// and whether a folder is there. Folders come before what is in them, names are sorted, and files have their digest.
+    pub(crate) fn walk(
+        &self,
+        root: &[u8],
+        choose: &(dyn Fn(&[u8], bool) -> Choice + Sync),
+    ) -> Result<Vec<Found>, ExecutorError> {
+        let mut found = self.list(root, choose)?;
+        if let Self::Folder(folder) = self {
+            folder.hash(root, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    /// Does what [`walk`](Self::walk) does, without reading any file: digests that are not known are not there.
+    pub(crate) fn list(
+        &self,
+        root: &[u8],
+        choose: &(dyn Fn(&[u8], bool) -> Choice + Sync),
+    ) -> Result<Vec<Found>, ExecutorError> {
+        match self {
+            Self::Empty => Ok(Vec::new()),
+            Self::Folder(folder) => folder.list(root, choose),
+            Self::Layers(layers) => {
+                let mut found = Vec::new();
+                layers.walk(root, b"", choose, &mut found);
+                Ok(found)
+            }
+        }
+    }
+
     /// The BLAKE3 of the file at `path`, which is a real path.
     pub(crate) fn content(&self, path: &[u8], node: &Node) -> Result<[u8; 32], ExecutorError> {
+        if let Some(content) = node.content {
+            return Ok(content);
+        }
         if let Kind::File { size: 0 } = node.kind {
             return Ok(*blake3::hash(b"").as_bytes());
         }
@@ -233,6 +299,7 @@ fn empty_root() -> Node {
         xattrs: BTreeMap::new(),
         file_id: None,
         stamp: None,
+        content: None,
     }
 }
 
