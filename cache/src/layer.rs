@@ -96,13 +96,23 @@ impl Store {
     ///
     /// [`StoreError::Io`] if the record cannot be read for another reason than that it is not there.
     pub fn layer(&self, diff_id: &DiffId) -> Result<Option<LayerRecord>, StoreError> {
+        let lease = self.current_lease();
+        if let Some(record) = lease.as_ref().and_then(|it| it.whole_layer(diff_id)) {
+            return Ok(Some(record));
+        }
         self.hold(Held::Layer(*diff_id.0.as_bytes()))?;
         let Some(record) = self.layer_record(diff_id)? else { return Ok(None) };
         let can_be_had = self.stored_blob(&record).is_some()
             || (record.can_be_remade
                 && self.layer_file(diff_id, "index").exists()
                 && self.has_intact_tree(diff_id)?);
-        Ok(can_be_had.then_some(record))
+        if !can_be_had {
+            return Ok(None);
+        }
+        if let Some(lease) = lease {
+            lease.note_layer(record.clone());
+        }
+        Ok(Some(record))
     }
 
     /// Reads the record of a layer without asking whether anything is left of it.
@@ -147,7 +157,13 @@ impl Store {
             what: format!("the record of layer `{}`", merged.diff_id),
             source,
         })?;
-        self.publish(&self.layer_file(&record.diff_id, "json"), &files::seal(bytes), false)
+        self.publish(&self.layer_file(&record.diff_id, "json"), &files::seal(bytes), false)?;
+        if let Some(lease) = self.current_lease()
+            && lease.whole_layer(&record.diff_id).is_some()
+        {
+            lease.note_layer(merged);
+        }
+        Ok(())
     }
 
     /// Lists all layers that are recorded, by diff id.
@@ -178,8 +194,16 @@ impl Store {
     ///
     /// [`StoreError::Io`] if the lease cannot be written or the mark cannot be read.
     pub fn has_tree(&self, diff_id: &DiffId) -> Result<bool, StoreError> {
+        let lease = self.current_lease();
+        if lease.as_ref().is_some_and(|it| it.has_tree(diff_id)) {
+            return Ok(true);
+        }
         self.hold(Held::Layer(*diff_id.0.as_bytes()))?;
-        self.has_intact_tree(diff_id)
+        let is_here = self.has_intact_tree(diff_id)?;
+        if let Some(lease) = lease.filter(|_| is_here) {
+            lease.note_tree(diff_id);
+        }
+        Ok(is_here)
     }
 
     pub(crate) fn has_intact_tree(&self, diff_id: &DiffId) -> Result<bool, StoreError> {

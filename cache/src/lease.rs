@@ -6,7 +6,7 @@
 //! is looked up.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs::{self, File, OpenOptions},
     io::{Read, Write},
     os::unix::fs::OpenOptionsExt,
@@ -14,9 +14,12 @@ use std::{
     sync::{Arc, Mutex, Weak},
 };
 
+use image::DiffId;
+
 use crate::{
     error::{IoContext, StoreError},
     files,
+    layer::LayerRecord,
     store::{Store, guard, try_existing},
 };
 
@@ -41,6 +44,14 @@ pub(crate) enum Held {
 pub(crate) struct LeaseFile {
     path: PathBuf,
     state: Mutex<State>,
+    whole: Mutex<Whole>,
+}
+
+/// Layers that were found whole. They are held, so they stay so, and need not be looked at again for each step on top of them.
+#[derive(Debug, Default)]
+struct Whole {
+    layers: HashMap<DiffId, LayerRecord>,
+    trees: HashSet<DiffId>,
 }
 
 #[derive(Debug)]
@@ -74,18 +85,22 @@ impl Store {
         let path = self.path("leases").join(self.unique_name());
         fs::rename(&staged, &path).at("create", &path)?;
         let state = State { file, gc: open_gc(&self.path("gc.lock"))?, held: HashSet::new() };
-        let lease = Arc::new(LeaseFile { path, state: Mutex::new(state) });
+        let lease = Arc::new(LeaseFile { path, state: Mutex::new(state), whole: Mutex::default() });
         *slot = Arc::downgrade(&lease);
         Ok(Lease { _file: lease })
     }
 
     /// Writes an object into the lease, if there is one. Do this before looking whether the object is there.
     pub(crate) fn hold(&self, object: Held) -> Result<(), StoreError> {
-        let lease = guard(&self.inner.lease).upgrade();
-        match lease {
+        match self.current_lease() {
             Some(lease) => lease.hold(object),
             None => Ok(()),
         }
+    }
+
+    /// The lease of this handle, if there is one.
+    pub(crate) fn current_lease(&self) -> Option<Arc<LeaseFile>> {
+        guard(&self.inner.lease).upgrade()
     }
 
     /// Keeps all other processes from writing into their leases until the file is dropped.
@@ -119,6 +134,26 @@ impl Store {
 }
 
 impl LeaseFile {
+    /// The record of a layer that was found whole.
+    pub(crate) fn whole_layer(&self, diff_id: &DiffId) -> Option<LayerRecord> {
+        guard(&self.whole).layers.get(diff_id).cloned()
+    }
+
+    /// Notes that a layer was found whole, or that more is known of it.
+    pub(crate) fn note_layer(&self, record: LayerRecord) {
+        guard(&self.whole).layers.insert(record.diff_id, record);
+    }
+
+    /// Whether the tree of a layer was found whole.
+    pub(crate) fn has_tree(&self, diff_id: &DiffId) -> bool {
+        guard(&self.whole).trees.contains(diff_id)
+    }
+
+    /// Notes that the tree of a layer was found whole.
+    pub(crate) fn note_tree(&self, diff_id: &DiffId) {
+        guard(&self.whole).trees.insert(*diff_id);
+    }
+
     fn hold(&self, object: Held) -> Result<(), StoreError> {
         let mut state = guard(&self.state);
         if state.held.contains(&object) {

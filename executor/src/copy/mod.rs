@@ -287,7 +287,7 @@ fn write_entries<W: Write>(
                 let written = writer.append(entry, &mut file.take(size));
                 // Under the key of this copy there must be what the key is made of.
                 if written.is_ok() && content.is_some_and(|it| writer.last_content() != Some(&it)) {
-                    return Err(ExecutorError::Changed { path });
+                    return Err(ExecutorError::Changed { path: lossy(&from) });
                 }
                 written
             }

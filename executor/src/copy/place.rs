@@ -8,10 +8,7 @@ use std::collections::BTreeMap;
 use image::entry::{Entry, Kind, Time};
 use planner::mode::Mode;
 
-use super::{
-    Times,
-    gather::Match,
-};
+use super::{Times, gather::Match};
 use crate::{
     error::ExecutorError,
     tree::{FileId, Found, Node, Tree, components, join, lossy, parent, push_component, resolve},
@@ -83,7 +80,9 @@ impl<'a> Placement<'a> {
             _ => target,
         };
         let content = match found.root.kind {
-            Kind::File { .. } => Content::File(found.tree_idx, found.root_path.clone(), found.root.content),
+            Kind::File { .. } => {
+                Content::File(found.tree_idx, found.root_path.clone(), found.root.content)
+            }
             _ => Content::Nothing,
         };
         self.put_file(&target, self.owned(&found.root), content)

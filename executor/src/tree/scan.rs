@@ -72,13 +72,8 @@ pub(super) fn scan(
         .chain([root])
         .fold(folder.ignore().root(), |trail, path| folder.ignore().enter(trail, path));
     let first = Job { nth: 0, path: Vec::new(), trail, only_seen: false };
-    let state = State {
-        jobs: vec![first],
-        lists: vec![Vec::new()],
-        n_open: 1,
-        n_threads: 1,
-        error: None,
-    };
+    let state =
+        State { jobs: vec![first], lists: vec![Vec::new()], n_open: 1, n_threads: 1, error: None };
     let scan = Scan { folder, root, choose, state: Mutex::new(state), changed: Condvar::new() };
     std::thread::scope(|scope| scan.work(scope));
     let mut state = scan.state.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -259,11 +254,7 @@ impl Listing {
 }
 
 /// Hashes the files of which the digest is not known, on all processors.
-pub(super) fn hash(
-    folder: &Folder,
-    root: &[u8],
-    found: &mut [Found],
-) -> Result<(), ExecutorError> {
+pub(super) fn hash(folder: &Folder, root: &[u8], found: &mut [Found]) -> Result<(), ExecutorError> {
     let mut unknown: Vec<&mut Found> =
         found.iter_mut().filter(|it| it.node.is_file() && it.node.content.is_none()).collect();
     let n_threads = if unknown.len() < 64 { 1 } else { threads() };
