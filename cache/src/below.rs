@@ -44,6 +44,7 @@ pub(crate) fn is_kept(attribute: &[u8]) -> bool {
         b"user.containers.",
         b"user.rootlesscontainers",
         b"user.fuseoverlayfs.",
+        b"user.kiln.",
     ];
     attribute == b"security.capability"
         || attribute.starts_with(b"system.posix_acl_")

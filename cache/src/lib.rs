@@ -24,7 +24,7 @@
 //! ```
 //!
 //! Read the modules in this order: [`store`], [`blob`], [`layer`], [`tree`], [`tar`], [`pack`], [`merged`], [`snapshot`], [`step`], [`images`], [`lease`], [`lock`],
-//! [`collect`], [`usage`], [`check`], [`mount`], [`logs`].
+//! [`collect`], [`usage`], [`check`], [`mount`], [`owners`], [`logs`].
 //!
 //! # Invariants
 //!
@@ -52,7 +52,7 @@ pub mod logs;
 pub mod merged;
 pub mod mount;
 mod on_disk;
-mod owners;
+pub mod owners;
 pub mod pack;
 pub mod snapshot;
 pub mod step;

@@ -9,7 +9,7 @@
 use std::{
     fs::{self, File, OpenOptions, Permissions, TryLockError},
     io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{IoContext, StoreError},
-    files,
+    files, owners,
     step::seconds,
     store::Store,
 };
@@ -142,7 +142,7 @@ impl Store {
         let staged = self.scratch()?;
         let result = (|| {
             files::ensure_dir(&staged, 0o700)?;
-            chown(&staged, Some(request.uid), Some(request.gid)).at("set the owner of", &staged)?;
+            owners::give(&staged, request.uid, request.gid).at("set the owner of", &staged)?;
             fs::set_permissions(&staged, Permissions::from_mode(request.mode & 0o7777))
                 .at("set the mode of", &staged)?;
             if let Some(seed) = &mut request.seed {

@@ -37,6 +37,7 @@ use rustix::{
 use crate::{
     below::{is_kept, through},
     error::{IoContext, StoreError, show},
+    owners::{self, LinkOwners, Record},
     snapshot::Snapshot,
 };
 
@@ -50,6 +51,9 @@ const OPEN_FOLDER: OFlags =
 pub struct PackOptions {
     /// No time is later than this, in seconds since the Unix epoch: `SOURCE_DATE_EPOCH`.
     pub latest_mtime: Option<i64>,
+    /// Owners of what can have no attribute, where owners are kept in attributes. What is not among them was copied up with
+    /// the owner it had.
+    pub link_owners: LinkOwners,
 }
 
 /// Packs what is in overlay's upper folder `upper` as a layer on top of `lower`, and writes it to `out`.
@@ -144,6 +148,13 @@ struct Place {
     is_opaque: bool,
 }
 
+/// The first name of what has several.
+struct FirstName {
+    path: Vec<u8>,
+    uid: u32,
+    gid: u32,
+}
+
 struct Packer<'a, W: Write> {
     /// What the whole tree was like, if it is not overlay's upper folder.
     before: Option<&'a Snapshot>,
@@ -151,8 +162,8 @@ struct Packer<'a, W: Write> {
     options: &'a PackOptions,
     writer: IndexedTarWriter<W>,
     stack: Vec<Folder>,
-    /// Device and inode of what has several names → the first of them.
-    first_names: HashMap<(u64, u64), Vec<u8>>,
+    /// By device and inode.
+    first_names: HashMap<(u64, u64), FirstName>,
     xattr_buffer: Vec<u8>,
 }
 
@@ -233,7 +244,8 @@ impl<W: Write> Packer<'_, W> {
                     Some(before) => !before.is_same_folder(&path, &fd).of("read", &path)?,
                     None => self.is_opaque(&folder, &name, &path)?,
                 };
-            let entry = self.entry(path.clone(), Kind::Directory, stat, xattrs);
+            let mut entry = self.entry(path.clone(), Kind::Directory, stat, xattrs);
+            self.true_owner(&folder, &name, &mut entry, below.as_ref())?;
             let is_changed = !is_untouched && below.is_none_or(|it| !is_same_folder(&it, &entry));
             self.enter(fd, path, Some(entry), is_opaque)?;
             return if is_changed { self.write_folders() } else { Ok(()) };
@@ -241,9 +253,10 @@ impl<W: Write> Packer<'_, W> {
 
         let inode = (stat.st_dev, stat.st_ino);
         let has_more_names = stat.st_nlink > 1;
-        if has_more_names && let Some(target) = self.first_names.get(&inode) {
-            let kind = Kind::Hardlink { target: target.clone() };
+        if has_more_names && let Some(first) = self.first_names.get(&inode) {
+            let kind = Kind::Hardlink { target: first.path.clone() };
             let entry = self.entry(path, kind, stat, BTreeMap::new());
+            let entry = Entry { uid: first.uid, gid: first.gid, ..entry };
             self.write_folders()?;
             return self.writer.append(entry, &mut io::empty()).map_err(failed);
         }
@@ -272,7 +285,11 @@ impl<W: Write> Packer<'_, W> {
             }
             _ => return Err(refuse(&path, "it is of an unknown type")),
         };
-        let entry = self.entry(path, kind, stat, xattrs);
+        let mut entry = self.entry(path, kind, stat, xattrs);
+        self.true_owner(&folder, &name, &mut entry, below.as_ref())?;
+        if !matches!(entry.kind, Kind::File { .. }) {
+            content = None;
+        }
         // With several names it is written even if this one is as before: the others are links to it.
         if !has_more_names
             && let Some(below) = below
@@ -281,7 +298,8 @@ impl<W: Write> Packer<'_, W> {
             return Ok(());
         }
         if has_more_names {
-            self.first_names.insert(inode, entry.path.clone());
+            let (path, uid, gid) = (entry.path.clone(), entry.uid, entry.gid);
+            self.first_names.insert(inode, FirstName { path, uid, gid });
         }
         self.write_folders()?;
         let mut content: Box<dyn Read> = match content {
@@ -307,6 +325,34 @@ impl<W: Write> Packer<'_, W> {
             mtime: Time { secs: self.options.clamp(stat.st_mtime), nanos: 0 },
             xattrs,
         }
+    }
+
+    /// Corrects owner and kind of an entry where the kernel does not know them.
+    fn true_owner(
+        &self,
+        folder: &OwnedFd,
+        name: &[u8],
+        entry: &mut Entry,
+        below: Option<&Node<'_>>,
+    ) -> Result<(), StoreError> {
+        if !owners::are_beside() {
+            return Ok(());
+        }
+        let target = through(folder, name);
+        if matches!(entry.kind, Kind::Symlink { .. } | Kind::Fifo) {
+            let inode = owners::inode(&target).of("read", &entry.path)?;
+            let same = below.filter(|it| same_variant(&it.entry.kind, &entry.kind));
+            let before = same.map_or((0, 0), |it| (it.entry.uid, it.entry.gid));
+            let owner = self.options.link_owners.get(&inode).copied();
+            (entry.uid, entry.gid) = owner.unwrap_or(before);
+            return Ok(());
+        }
+        let record = Record::get(&target).of("read the owner of", &entry.path)?;
+        (entry.uid, entry.gid) = (record.uid, record.gid);
+        if let (Kind::File { .. }, Some(device)) = (&entry.kind, record.device) {
+            entry.kind = device.kind();
+        }
+        Ok(())
     }
 
     /// Reads the attributes that belong to the content of an image.
@@ -400,6 +446,10 @@ fn forget_namespace(value: &mut Vec<u8>) {
         value[3] = REVISION_2;
         value.truncate(LEN_3 - 4);
     }
+}
+
+fn same_variant(a: &Kind, b: &Kind) -> bool {
+    std::mem::discriminant(a) == std::mem::discriminant(b)
 }
 
 /// Compares owner, mode and attributes.

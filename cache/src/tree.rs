@@ -18,6 +18,7 @@ use crate::{
     error::{IoContext, StoreError, show},
     files,
     layer::LayerRecord,
+    owners,
     store::Store,
     tar::descriptor,
     unpack::Unpacker,
@@ -256,9 +257,9 @@ impl StagedTree {
     ///
     /// [`StoreError::Io`] if they cannot be set.
     pub fn set_root(&self, entry: &Entry) -> Result<(), StoreError> {
-        use std::os::unix::fs::{PermissionsExt, chown};
+        use std::os::unix::fs::PermissionsExt;
         let upper = self.upper();
-        chown(&upper, Some(entry.uid), Some(entry.gid)).at("set the owner of", &upper)?;
+        owners::give(&upper, entry.uid, entry.gid).at("set the owner of", &upper)?;
         fs::set_permissions(&upper, fs::Permissions::from_mode(entry.mode & 0o7777))
             .at("set the mode of", &upper)
     }

@@ -10,6 +10,7 @@
 //! - Folders that have no entry of their own are made 0755 and owned by root.
 //! - Of entries with the same path the last one wins; a folder keeps what is in it if it is a folder again.
 //! - Attributes that steer overlay or a security module never reach the disk.
+//! - Where there is one id only, owners are noted in an attribute, and an empty file with one stands for a device ([`crate::owners`]).
 //! - Devices are left out where they cannot be made: the tree serves as what a RUN stands on, and no layer is ever packed from it as a whole.
 
 use std::{
@@ -42,6 +43,7 @@ use crate::{
         accept_missing, check_path, is_below, is_folder, is_whiteout, kept, owned, refuse,
         timestamps,
     },
+    owners::{self, Record},
 };
 
 const BUFFER: usize = 256 * 1024;
@@ -229,7 +231,12 @@ impl Unpacker {
                 }
             }
         }
-        owned(fchown(&fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid))), entry)?;
+        if owners::are_beside() {
+            Record::of(entry).set(&through(folder, name)).of("note the owner of", path)?;
+        } else {
+            let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+            owned(fchown(&fd, Some(uid), Some(gid)), entry)?;
+        }
         for (name, value) in kept(entry) {
             accept_missing(fsetxattr(&fd, name, value, XattrFlags::empty()))
                 .of("set an attribute of", path)?;
@@ -287,8 +294,11 @@ impl Unpacker {
         }
         let mode = Mode::RUSR | Mode::WUSR;
         let mut may_make = true;
+        let stands_for_it = owners::are_beside() && file_type != FileType::Fifo;
+        let file_type = if stands_for_it { FileType::RegularFile } else { file_type };
+        let device = if stands_for_it { 0 } else { makedev(major, minor) };
         self.replacing(folder, name, &entry.path, || {
-            match mknodat(folder, name, file_type, mode, makedev(major, minor)) {
+            match mknodat(folder, name, file_type, mode, device) {
                 // In a user namespace nobody makes devices.
                 Err(Errno::PERM) if file_type != FileType::Fifo => {
                     may_make = false;
@@ -352,8 +362,14 @@ impl Unpacker {
         name: &[u8],
         entry: &Entry,
     ) -> Result<(), StoreError> {
-        let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-        owned(chownat(folder, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW), entry)?;
+        if owners::are_beside() {
+            let target = through(folder, name);
+            Record::of(entry).set(&target).of("note the owner of", &entry.path)?;
+        } else {
+            let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            owned(chownat(folder, name, Some(uid), Some(gid), flags), entry)?;
+        }
         let is_plain = matches!(entry.kind, Kind::Directory | Kind::File { .. });
         for (attribute, value) in kept(entry) {
             // Only files and folders can have these; whoever wrote the tar could not have read them from anything else.

@@ -244,7 +244,7 @@ fn an_upper_folder_becomes_a_layer() {
     fs::write(upper.join("new"), "new").expect("a file");
     fs::hard_link(upper.join("new"), upper.join("other")).expect("a hard link");
 
-    let options = cache::PackOptions { latest_mtime: Some(1_000_000_000) };
+    let options = cache::PackOptions { latest_mtime: Some(1_000_000_000), ..Default::default() };
     let mut packed = Vec::new();
     let index = cache::pack_upper(&upper, &view, &options, &mut packed).expect("packed");
     let shown: Vec<_> =

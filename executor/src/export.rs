@@ -6,7 +6,7 @@ use std::{
     io::{self, Write},
     os::unix::{
         ffi::OsStrExt,
-        fs::{PermissionsExt, chown, lchown, symlink},
+        fs::{PermissionsExt, symlink},
     },
     path::{Path, PathBuf},
 };
@@ -108,12 +108,7 @@ impl FolderWriter<'_> {
             return Ok(());
         }
         if self.keep_owners {
-            match node.kind {
-                Kind::Symlink { .. } => {
-                    lchown(dest, Some(node.uid), Some(node.gid)).map_err(failed)?
-                }
-                _ => chown(dest, Some(node.uid), Some(node.gid)).map_err(failed)?,
-            }
+            cache::owners::give(dest, node.uid, node.gid).map_err(failed)?;
         }
         if !matches!(node.kind, Kind::Symlink { .. }) {
             fs::set_permissions(dest, fs::Permissions::from_mode(node.mode)).map_err(failed)?;

@@ -1,7 +1,7 @@
 //! An image and a request become a process.
 
 use std::{
-    os::unix::fs::{PermissionsExt, chown},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -80,6 +80,7 @@ pub fn run(
     let volumes = image.config.config.volumes.keys().map(Path::new);
     let mut spec = Spec::new(root, &command.args);
     spec.mounts = mounts::all(&container, request, volumes, &lower, &view)?;
+    spec.link_owners = cache::owners::link_owners(&view);
     drop(view);
     spec.read_only = request.read_only;
     spec.env = command.env;
@@ -151,7 +152,7 @@ fn root(container: &Container, lower: Vec<PathBuf>, view: &View) -> Result<Root,
     let (upper, work) = (container.make("upper")?, container.make("work")?);
     if let Some(node) = view.lookup(b"") {
         let entry = node.entry;
-        chown(&upper, Some(entry.uid), Some(entry.gid))
+        cache::owners::give(&upper, entry.uid, entry.gid)
             .map_err(RuntimeError::io("set the owner of", &upper))?;
         let mode = std::fs::Permissions::from_mode(entry.mode & 0o7777);
         std::fs::set_permissions(&upper, mode)

@@ -210,7 +210,9 @@ fn standard_mounts(
     };
     let no_suid_exec = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let pts_options = [(c"ptmxmode", c"0666"), (c"mode", c"0620"), (c"gid", c"5")];
-    mount(c"devpts", c"dev/pts", &pts_options, no_suid_exec).at(Step::Pts)?;
+    // With one id there is no such group.
+    let n_options = if program.process.is_supervised { 2 } else { 3 };
+    mount(c"devpts", c"dev/pts", &pts_options[..n_options], no_suid_exec).at(Step::Pts)?;
     match mount(c"mqueue", c"dev/mqueue", &[], NOSUID_NODEV_NOEXEC) {
         // Left out of a kernel, message queues are not missed.
         Ok(_) | Err(Errno::NODEV) => {}

@@ -17,6 +17,7 @@ use crate::error::SandboxError;
 use crate::init;
 use crate::inside;
 use crate::net::Lease;
+use crate::notify::{LinkOwners, Supervisor};
 use crate::stubs::InPlace;
 use crate::sys;
 
@@ -55,12 +56,18 @@ pub(crate) struct CleanUp {
     pub(crate) device_group: Option<DeviceGroup>,
     pub(crate) limit_groups: LimitGroups,
     pub(crate) network: Option<Lease>,
+    pub(crate) supervisor: Option<Supervisor>,
+    /// What the supervisor has left when it ended.
+    pub(crate) link_owners: LinkOwners,
     /// Limits that could not be enforced.
     pub(crate) notes: Vec<String>,
 }
 
 impl CleanUp {
     fn run(&mut self) {
+        if let Some(mut supervisor) = self.supervisor.take() {
+            self.link_owners = supervisor.finish();
+        }
         self.placed = None;
         if let Some(mut stubs) = self.stubs.take() {
             stubs.remove();
@@ -143,17 +150,9 @@ impl Child {
 
     pub(crate) fn receive_terminal(&mut self) -> Result<(), SandboxError> {
         let failed = |errno: Errno| SandboxError::setup("receive the terminal", errno);
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut kind = [0_u8; 1];
-        let mut buffer = [IoSliceMut::new(&mut kind)];
-        rustix::net::recvmsg(&self.control, &mut buffer, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
-            .map_err(failed)?;
-        for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(mut handles) = message {
-                lock(&self.streams).terminal = handles.next();
-            }
-        }
+        let (_, terminal) = receive(self.control.as_fd(), &mut kind).map_err(failed)?;
+        lock(&self.streams).terminal = terminal;
         if kind[0] == init::TERMINAL { Ok(()) } else { Err(failed(Errno::PROTO)) }
     }
 
@@ -190,6 +189,12 @@ impl Child {
     /// Limits that were asked for and that this machine cannot enforce, one sentence each.
     pub fn notes(&self) -> Vec<String> {
         lock(&self.state).clean_up.notes.clone()
+    }
+
+    /// Takes the owners of symbolic links and pipes in the upper directory, after [`wait`](Self::wait). There are none unless
+    /// [`keeps_owners`](crate::keeps_owners).
+    pub fn take_link_owners(&self) -> LinkOwners {
+        std::mem::take(&mut lock(&self.state).clean_up.link_owners)
     }
 
     /// Sends a signal to the command. One that has ended is no error.
@@ -292,6 +297,27 @@ impl Drop for Child {
         self.kill();
         let _ = self.wait();
     }
+}
+
+/// Receives a message and the handle that comes with it.
+pub(crate) fn receive(
+    socket: BorrowedFd<'_>,
+    message: &mut [u8],
+) -> rustix::io::Result<(usize, Option<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut buffer = [IoSliceMut::new(message)];
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let received = rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(socket, &mut buffer, &mut ancillary, flags)
+    })?;
+    let mut handle = None;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut handles) = message {
+            handle = handles.next();
+        }
+    }
+    Ok((received.bytes, handle))
 }
 
 /// A lock whose holder has panicked is still good here: every change is a single assignment.

@@ -136,6 +136,7 @@ pub(crate) fn spawn(spec: &Spec) -> Result<Child, SandboxError> {
     let (streams, ours) = streams(spec.stdio, &identity)?;
     let granted = granted(spec)?;
     let process = Process {
+        is_supervised: false,
         stdio: spec.stdio,
         streams,
         limits: limits(&spec.ulimits)?,

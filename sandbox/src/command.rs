@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, Result};
 use rustix::thread::CapabilitySet;
 
+use crate::init::{LISTENER, send_handle};
 use crate::program::{At, Failure, Process, Step};
 use crate::sys;
 
@@ -41,14 +42,22 @@ pub(crate) fn become_command(
     }
     if let Some(filter) = &process.filter {
         // Before the capabilities go, because without no_new_privs it needs CAP_SYS_ADMIN.
-        sys::install_filter(filter).at(Step::Seccomp)?;
+        if process.is_supervised {
+            let listener = sys::notify::install_filter_with_listener(filter).at(Step::Seccomp)?;
+            send_handle(report, LISTENER, listener.as_fd()).at(Step::Seccomp)?;
+        } else {
+            sys::install_filter(filter).at(Step::Seccomp)?;
+        }
     }
     if !is_privileged {
         bound_capabilities(process.capabilities).at(Step::Capabilities)?;
     }
-    rustix::thread::set_thread_groups(&process.groups).at(Step::User)?;
-    rustix::thread::set_thread_res_gid(process.gid, process.gid, process.gid).at(Step::User)?;
-    rustix::thread::set_thread_res_uid(process.uid, process.uid, process.uid).at(Step::User)?;
+    if !process.is_supervised {
+        let (uid, gid) = (process.uid, process.gid);
+        rustix::thread::set_thread_groups(&process.groups).at(Step::User)?;
+        rustix::thread::set_thread_res_gid(gid, gid, gid).at(Step::User)?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid).at(Step::User)?;
+    }
     if process.uid.is_root() {
         set_capabilities(process.capabilities).at(Step::Capabilities)?;
     }

@@ -55,6 +55,11 @@ impl IdMap {
         (ranges.len() > 1).then_some(Self(ranges))
     }
 
+    /// Maps 0 to `own`, and nothing else.
+    pub(crate) fn single(own: u32) -> Self {
+        Self(vec![Range { inside: 0, outside: own, count: 1 }])
+    }
+
     /// Every id that a map knows, as itself.
     pub(crate) fn identity(&self) -> Self {
         Self(self.0.iter().map(|it| Range { outside: it.inside, ..*it }).collect())
@@ -112,6 +117,11 @@ impl IdMaps {
         Self { users: read("uid_map"), groups: read("gid_map") }
     }
 
+    /// Whether there is one user.
+    pub(crate) fn has_one_user(&self) -> bool {
+        matches!(self.users.0.as_slice(), [Range { count: 1, .. }])
+    }
+
     /// The first of these that has no place inside.
     pub(crate) fn missing(&self, uid: u32, gids: &[u32]) -> Option<(&'static str, u32, String)> {
         if !self.users.has(uid) {
@@ -124,9 +134,13 @@ impl IdMaps {
 
 /// Writes a map to a file of `/proc`, in the one call that the kernel accepts.
 pub(crate) fn write(path: &str, map: &IdMap) -> rustix::io::Result<()> {
+    write_text(path, &map.to_text())
+}
+
+/// Writes to a file of `/proc` in one call.
+pub(crate) fn write_text(path: &str, text: &str) -> rustix::io::Result<()> {
     use rustix::fs::{Mode, OFlags};
     let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let text = map.to_text();
     let n_written = rustix::io::write(file, text.as_bytes())?;
     if n_written == text.len() { Ok(()) } else { Err(Errno::IO) }
 }

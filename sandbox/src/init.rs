@@ -30,13 +30,15 @@ use crate::sys;
 pub(crate) const ENDED: u8 = b'E';
 /// First byte of the message that carries the terminal.
 pub(crate) const TERMINAL: u8 = b'T';
+/// The message that carries the handle on which system calls are to be answered.
+pub(crate) const LISTENER: u8 = b'L';
 
 /// In place of a signal's number: the command and all that it has started are to end at once.
 pub(crate) const END_ALL: u8 = 0;
 
 /// Runs as the process between kiln and the command, and does not return.
 ///
-/// `report` receives one [`Failure`], or is closed when the command has started.
+/// `report`, a socket, receives one [`Failure`], or is closed when the command has started.
 pub(crate) fn run(program: &mut Program, report: &OwnedFd, control: &OwnedFd) -> ! {
     sys::blank_command_line(&program.command_line);
     sys::reset_signal_handlers();
@@ -165,7 +167,7 @@ fn set_up(program: &mut Program, control: &OwnedFd) -> std::result::Result<Termi
 
     let terminal = assemble(program)?;
     if let Some((terminal, _)) = &terminal {
-        send_terminal(control, terminal.as_fd()).at(Step::Terminal)?;
+        send_handle(control, TERMINAL, terminal.as_fd()).at(Step::Terminal)?;
     }
     Ok(terminal)
 }
@@ -180,13 +182,15 @@ fn loopback_up() -> Result<()> {
     sys::loopback_up(socket.as_fd())
 }
 
-fn send_terminal(control: &OwnedFd, terminal: BorrowedFd<'_>) -> Result<()> {
+/// Sends a handle and the byte that says what it is.
+pub(crate) fn send_handle(socket: &OwnedFd, kind: u8, handle: BorrowedFd<'_>) -> Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let terminal = [terminal];
-    ancillary.push(SendAncillaryMessage::ScmRights(&terminal));
-    let message = [std::io::IoSlice::new(&[TERMINAL])];
-    rustix::net::sendmsg(control, &message, &mut ancillary, SendFlags::NOSIGNAL).map(drop)
+    let handle = [handle];
+    ancillary.push(SendAncillaryMessage::ScmRights(&handle));
+    let kind = [kind];
+    let message = [std::io::IoSlice::new(&kind)];
+    rustix::net::sendmsg(socket, &message, &mut ancillary, SendFlags::NOSIGNAL).map(drop)
 }
 
 /// Reaps and forwards until the command ends or kiln does.

@@ -16,9 +16,10 @@
 //!    places to mount on, paths that do not lead out.
 //! 6. `user`, [`caps`], `seccomp`, `cgroup` — who it is, and what it may do.
 //! 7. `net` — networks that are not the machine's.
-//! 8. [`mod@probe`] — what the machine permits; `userns` and `ids` — how a kiln that is not root gets what it needs.
-//! 9. `chroot` — the sandbox where nothing can be mounted.
-//! 10. `sys` — system calls, the only `unsafe` of the workspace.
+//! 8. `notify` — owners and ids where there is only one id: system calls that kiln answers.
+//! 9. [`mod@probe`] — what the machine permits; `userns` and `ids` — how a kiln that is not root gets what it needs.
+//! 10. `chroot` — the sandbox where nothing can be mounted.
+//! 11. `sys` — system calls, the only `unsafe` of the workspace.
 //!
 //! # Invariants
 //!
@@ -45,6 +46,7 @@ mod init;
 mod inside;
 mod mounts;
 mod net;
+mod notify;
 mod overlay;
 pub mod probe;
 mod program;
@@ -60,9 +62,10 @@ mod userns;
 pub use child::{Child, Exit};
 pub use error::SandboxError;
 pub use net::{Isolated, gateway, isolated, resolv_conf};
+pub use notify::{Inode, LinkOwners};
 pub use probe::{Permissions, Rung, probe, require};
 pub use spawn::spawn;
 pub use spec::{
     Access, Capabilities, CgroupLimits, Mount, Network, Root, Seccomp, Source, Spec, Stdio,
 };
-pub use userns::{Isolation, copies_trees, isolate};
+pub use userns::{Isolation, copies_trees, has_one_id as keeps_owners, isolate};

@@ -12,6 +12,7 @@ use rustix::mount::MountAttrFlags;
 use crate::devices;
 use crate::error::SandboxError;
 use crate::inside::{self, Components, HERE};
+use crate::notify::Record;
 use crate::overlay::{self, Layer, Layers};
 use crate::program::{Attach, What};
 use crate::spec::{Access, Mount, Source, Spec};
@@ -59,7 +60,16 @@ impl Staging {
         let file = rustix::fs::openat(self.mount()?, &name, flags, Mode::from_raw_mode(0o600))?;
         let mut file = std::fs::File::from(file);
         file.write_all(content)?;
-        std::os::unix::fs::fchown(&file, Some(owner.0), Some(owner.1))?;
+        if userns::has_one_id() {
+            let record = Record { uid: owner.0, gid: owner.1, device: None };
+            match record.set_on(file.as_fd()) {
+                // Memory takes attributes of users since Linux 6.6 only.
+                Err(rustix::io::Errno::NOTSUP) => {}
+                result => result?,
+            }
+        } else {
+            std::os::unix::fs::fchown(&file, Some(owner.0), Some(owner.1))?;
+        }
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;
         Ok(What::Staged(name))
     }

@@ -119,6 +119,10 @@ pub fn probe() -> Permissions {
             Err("the kernel has no seccomp filters".into())
         },
     );
+    let listener = try_status(userns::TRIED, userns::try_out_listener)
+        .map_err(userns::why_no_namespace)
+        .and_then(userns::why_not);
+    out.add("seccomp notify", say(&listener.clone().map(|()| "permitted".to_owned())));
     out.add(
         "landlock",
         match sys::landlock_version() {
@@ -136,11 +140,16 @@ pub fn probe() -> Permissions {
         out.rung = Rung::SubordinateIds;
         return out;
     }
-    let missing = user.err().or(ids.err());
-    let missing = missing.map(|it| it.remedy.unwrap_or(it.reason));
-    let missing = missing.unwrap_or_else(|| "overlays with the option `userxattr`".to_owned());
-    out.better.push((Rung::SubordinateIds, missing));
-    out.better.push((Rung::SingleId, "a later version of kiln".to_owned()));
+    let needed = |missing: Option<Refusal>| {
+        let missing = missing.map(|it| it.remedy.unwrap_or(it.reason));
+        missing.unwrap_or_else(|| "overlays with the option `userxattr`".to_owned())
+    };
+    out.better.push((Rung::SubordinateIds, needed(user.clone().err().or(ids.err()))));
+    if has_userxattr && listener.is_ok() {
+        out.rung = Rung::SingleId;
+        return out;
+    }
+    out.better.push((Rung::SingleId, needed(user.err().or(listener.err()))));
     let chroot = chroot::describe();
     if out.add("chroot", say(&chroot)) {
         out.rung = Rung::Chroot;

@@ -63,6 +63,54 @@ pub(crate) fn filter(granted: u64) -> std::borrow::Cow<'static, [Instruction]> {
     }
 }
 
+/// When a supervisor is asked about a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// Each time.
+    Always,
+    /// If the argument of this number has one of these bits.
+    IfBits(u8, u32),
+    /// Never: it fails, so that programs take a call that the supervisor knows.
+    Absent,
+}
+
+/// The filter of a process with a supervisor. Calls of other architectures, which it would have to know in another form,
+/// are refused.
+///
+/// Unless it `is_confined`, all calls are allowed but those that would do what the supervisor is asked about behind its
+/// back.
+pub(crate) fn supervised(
+    granted: u64,
+    is_confined: bool,
+    ask: impl Fn(&str) -> Option<Ask>,
+) -> Vec<Instruction> {
+    let abi = &ABIS[0];
+    let mut calls: Vec<(u32, Action)> = rows()
+        .filter_map(|row| {
+            let number = row[abi.column].parse::<u32>().ok()?;
+            let own = verdict(row[row.len() - 1], granted);
+            let own =
+                if is_confined || row[0].starts_with("io_uring_") { own } else { Action::Allow };
+            let action = match (own, ask(row[0])) {
+                (Action::Allow, Some(Ask::Always)) => Action::Notify,
+                (Action::Allow, Some(Ask::IfBits(argument, bits))) => {
+                    Action::NotifyIf(argument, bits)
+                }
+                (_, Some(Ask::Absent)) => Action::Errno(libc::ENOSYS as u16),
+                (own, _) => own,
+            };
+            Some((number, action))
+        })
+        .collect();
+    calls.sort_by_key(|(number, _)| *number);
+    bpf::program(&[(abi.audit_arch, calls)])
+}
+
+/// The names of the calls and their numbers here.
+pub(crate) fn numbers() -> impl Iterator<Item = (&'static str, i32)> {
+    rows().filter_map(|row| Some((row[0], row[ABIS[0].column].parse().ok()?)))
+}
+
 fn build(granted: u64) -> Vec<Instruction> {
     let mut sections: Vec<(u32, Vec<(u32, Action)>)> = Vec::new();
     for abi in &ABIS {

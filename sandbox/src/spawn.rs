@@ -14,15 +14,16 @@ use rustix::mount::MountAttrFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::cgroup::{DeviceGroup, Hierarchies, LimitGroups};
-use crate::child::{Child, CleanUp};
+use crate::child::{Child, CleanUp, receive};
 use crate::error::SandboxError;
 use crate::ids::IdMaps;
 use crate::inside;
 use crate::mounts;
 use crate::net::Lease;
+use crate::notify::{self, Setup, Supervisor};
 use crate::overlay;
 use crate::program::{Failure, Process, Program, Step};
-use crate::spec::{Mount, Network, Seccomp, Spec, Stdio};
+use crate::spec::{Mount, Network, Root, Seccomp, Spec, Stdio};
 use crate::sys::{self, CStrings, Fork, mount_attr, namespace};
 use crate::user::{self, Identity};
 use crate::userns;
@@ -77,6 +78,7 @@ struct Prepared {
     /// The root, to look at a command that did not start.
     root: OwnedFd,
     clean_up: CleanUp,
+    supervision: Option<Setup>,
 }
 
 fn prepare(spec: &Spec) -> Result<Prepared, SandboxError> {
@@ -104,7 +106,8 @@ fn prepare(spec: &Spec) -> Result<Prepared, SandboxError> {
     let mut plan = mounts::plan(spec, !is_device_group)?;
     let root = root::make(&spec.root, attrs, &plan.places, &mut clean_up)?;
     let identity = user::identify(root.as_fd(), &spec.user)?;
-    if in_userns {
+    let is_supervised = userns::has_one_id();
+    if in_userns && !is_supervised {
         check_ids(spec, &identity)?;
     }
     let cwd = inside::components(&spec.cwd);
@@ -137,23 +140,36 @@ fn prepare(spec: &Spec) -> Result<Prepared, SandboxError> {
     let network = clean_up.network.as_ref().map_or(Ok(None), Lease::handle);
     let network = network.map_err(|error| SandboxError::setup("copy a handle", error))?;
 
-    let (streams, ours) = streams(spec.stdio, &identity)?;
+    let supervision = match is_supervised {
+        true => Some(supervision(spec, &root, &identity, granted)?),
+        false => None,
+    };
+    // For the kernel, whoever has a supervisor is root.
+    let kernels = if is_supervised {
+        Identity { uid: 0, gid: 0, groups: vec![], ..identity.clone() }
+    } else {
+        identity.clone()
+    };
+    let (streams, ours) = streams(spec.stdio, &kernels)?;
+    let is_confined = spec.seccomp == Seccomp::Default && !spec.privileged;
     let process = Process {
         stdio: spec.stdio,
         streams,
         limits: limits(&spec.ulimits)?,
         cwd: inside::join(&cwd)
             .map_err(|_| invalid_nul("working directory", spec.cwd.as_os_str()))?,
-        uid: Uid::from_raw(identity.uid),
-        gid: Gid::from_raw(identity.gid),
-        groups: identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect(),
+        uid: Uid::from_raw(kernels.uid),
+        gid: Gid::from_raw(kernels.gid),
+        groups: kernels.groups.iter().map(|gid| Gid::from_raw(*gid)).collect(),
         capabilities: granted,
         no_new_privs: spec.no_new_privs,
         dies_with_parent: false,
-        filter: match spec.seccomp {
-            Seccomp::Default if !spec.privileged => Some(seccomp::filter(granted)),
-            _ => None,
+        filter: if is_supervised {
+            Some(notify::filter(granted, is_confined, identity.uid == 0).into())
+        } else {
+            is_confined.then(|| seccomp::filter(granted))
         },
+        is_supervised,
         commands: commands(spec)?,
         argv: CStrings::new(
             spec.args.iter().map(|arg| c_string("argument", arg)).collect::<Result<_, _>>()?,
@@ -186,7 +202,34 @@ fn prepare(spec: &Spec) -> Result<Prepared, SandboxError> {
         privileged: spec.privileged,
         process,
     };
-    Ok(Prepared { program, ours, root, clean_up })
+    Ok(Prepared { program, ours, root, clean_up, supervision })
+}
+
+/// What the supervisor of the sandbox has to know.
+fn supervision(
+    spec: &Spec,
+    root: &OwnedFd,
+    identity: &Identity,
+    granted: u64,
+) -> Result<Setup, SandboxError> {
+    let upper = match &spec.root {
+        Root::Overlay { upper, .. } => Some(
+            inside::open_dir(upper).map_err(|errno| SandboxError::path("open", upper, errno))?,
+        ),
+        _ => None,
+    };
+    let root = root.try_clone().map_err(|error| SandboxError::setup("copy a handle", error))?;
+    let links = spec.link_owners.iter();
+    Ok(Setup {
+        root,
+        upper,
+        links: links.map(|(path, uid, gid)| (path.clone(), (*uid, *gid))).collect(),
+        uid: identity.uid,
+        gid: identity.gid,
+        groups: identity.groups.clone(),
+        granted,
+        no_new_privs: spec.no_new_privs,
+    })
 }
 
 /// Refuses ids that this user does not have; the kernel would do so without naming them.
@@ -322,7 +365,7 @@ pub(crate) fn invalid(what: &'static str, value: &OsStr, reason: &'static str) -
 }
 
 fn start(spec: &Spec, prepared: Prepared) -> Result<Child, SandboxError> {
-    let Prepared { mut program, ours, root, mut clean_up } = prepared;
+    let Prepared { mut program, ours, root, mut clean_up, supervision } = prepared;
     let (group, mut join) = match &mut clean_up.device_group {
         Some(group) => (group.start_in.take(), group.join.take()),
         None => (None, None),
@@ -331,15 +374,12 @@ fn start(spec: &Spec, prepared: Prepared) -> Result<Child, SandboxError> {
         program.groups_to_join.extend(join.take());
     }
     let failed = |errno: Errno| SandboxError::setup("start the set-up process", errno);
-    let (reports, report) =
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed)?;
-    let (control, control_of_init) = rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .map_err(failed)?;
+    let sockets = || {
+        let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+        rustix::net::socketpair(family, kind, SocketFlags::CLOEXEC, None).map_err(failed)
+    };
+    let (reports, report) = sockets()?;
+    let (control, control_of_init) = sockets()?;
     let namespaces = if spec.init { program.namespaces } else { namespace::PID };
 
     // No handler of ours may run in the copy.
@@ -360,7 +400,21 @@ fn start(spec: &Spec, prepared: Prepared) -> Result<Child, SandboxError> {
     drop((report, control_of_init));
 
     let mut record = [0_u8; 16];
-    let n_read = rustix::io::retry_on_intr(|| rustix::io::read(&reports, &mut record));
+    let mut received = receive(reports.as_fd(), &mut record);
+    if let Ok((1, handle)) = &mut received
+        && record[0] == init::LISTENER
+        && let (Some(listener), Some(setup)) = (handle.take(), supervision)
+    {
+        match Supervisor::start(listener, setup, pid) {
+            Ok(supervisor) => clean_up.supervisor = Some(supervisor),
+            Err(errno) => {
+                drop(Child::new(pid, pidfd, control, ours, clean_up));
+                return Err(SandboxError::setup("start to answer system calls", errno));
+            }
+        }
+        received = receive(reports.as_fd(), &mut record);
+    }
+    let n_read = received.map(|(n_bytes, _)| n_bytes);
     let mut child = Child::new(pid, pidfd, control, ours, clean_up);
     if n_read != Ok(0) {
         let failure = Failure::decode(&record[..n_read.unwrap_or(0)]);

@@ -55,6 +55,9 @@ pub struct Spec {
     pub privileged: bool,
     /// Where its standard streams go.
     pub stdio: Stdio,
+    /// Symbolic links and pipes of the layers below that do not belong to root: path from the root, user, group. Only looked at
+    /// where [`keeps_owners`](crate::keeps_owners); files and directories have an attribute there.
+    pub link_owners: Vec<(Vec<u8>, u32, u32)>,
 }
 
 impl Spec {
@@ -82,6 +85,7 @@ impl Spec {
             no_new_privs: false,
             privileged: false,
             stdio: Stdio::Capture,
+            link_owners: Vec::new(),
         }
     }
 }

@@ -16,6 +16,8 @@ pub(crate) use landlock::{
     Handled, allow_beneath, create_ruleset, landlock_version, restrict_self,
 };
 
+pub(crate) mod notify;
+
 /// Namespaces for [`fork_into`] and [`unshare`].
 pub(crate) mod namespace {
     pub(crate) const MOUNT: i32 = libc::CLONE_NEWNS;
@@ -388,6 +390,10 @@ pub(crate) fn mount_setattr(
 
 /// Installs a seccomp filter on this thread, for good.
 pub(crate) fn install_filter(program: &[Instruction]) -> Result<()> {
+    set_filter(program, libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW).map(drop)
+}
+
+fn set_filter(program: &[Instruction], flags: u64) -> Result<c_long> {
     #[repr(C)]
     struct Program {
         len: u16,
@@ -397,14 +403,8 @@ pub(crate) fn install_filter(program: &[Instruction]) -> Result<()> {
     let program = Program { len, filter: program.as_ptr() };
     // SAFETY: `program` describes a slice that outlives the call; the kernel copies it.
     check(unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
-            &raw const program,
-        )
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
     })
-    .map(drop)
 }
 
 /// Leaves the session keyring of the caller's login for a new, empty one.

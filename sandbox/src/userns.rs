@@ -33,6 +33,8 @@ pub enum Isolation {
     Root,
     /// In a user namespace with subordinate ids.
     Rootless,
+    /// In a user namespace with one id, where owners are kept beside the files and ids of processes are made up.
+    SingleId,
     /// In a chroot and a copied tree.
     Chroot,
     /// None: commands are refused.
@@ -89,7 +91,8 @@ pub fn isolate(isolation: Isolation) -> Result<(), SandboxError> {
     match isolation {
         Isolation::Auto if is_admin() => Ok(()),
         Isolation::Auto => {
-            if let Err(refusal) = enter()
+            let entered = enter(Maps::find).or_else(|_| enter(Maps::single));
+            if let Err(refusal) = entered
                 && chroot::choose().is_err()
             {
                 let _ = REFUSED.set(refusal);
@@ -102,7 +105,8 @@ pub fn isolate(isolation: Isolation) -> Result<(), SandboxError> {
             "run kiln as root, or leave the option away",
         )
         .into_error()),
-        Isolation::Rootless => enter().map_err(Refusal::into_error),
+        Isolation::Rootless => enter(Maps::find).map_err(Refusal::into_error),
+        Isolation::SingleId => enter(Maps::single).map_err(Refusal::into_error),
         Isolation::Chroot => chroot::choose().map_err(Refusal::into_error),
         Isolation::None => {
             let _ = REFUSED.set(Refusal::new(
@@ -131,10 +135,17 @@ pub(crate) fn is_inside() -> bool {
 /// The number of the user namespace that every machine starts with (`PROC_USER_INIT_INO`).
 const INITIAL_NAMESPACE: u64 = 0xEFFF_FFFD;
 
+/// Whether this process is in a user namespace with one id, so that true owners are kept in attributes of files. Found out once;
+/// to be asked after [`isolate`].
+pub fn has_one_id() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| is_inside() && IdMaps::of_process().has_one_user())
+}
+
 /// Makes a user namespace, tries it, and moves in.
-fn enter() -> Result<(), Refusal> {
-    let maps = Maps::find()?;
-    let waiting = Waiting::start()?;
+fn enter(find: impl FnOnce() -> Result<Maps, Refusal>) -> Result<(), Refusal> {
+    let maps = find()?;
+    let waiting = Waiting::start(maps.needs_listener())?;
     maps.write(waiting.pid)?;
     let user = waiting.finish()?;
     // Checked by the process that waited; should it fail now, the process is neither here nor there.
@@ -167,8 +178,17 @@ pub(crate) fn try_out() -> i32 {
     }
 }
 
-/// An exit status that is no error number.
+/// As [`try_out`], for a sandbox that needs to be asked about system calls.
+pub(crate) fn try_out_listener() -> i32 {
+    match try_out() {
+        0 if sys::notify::try_listener().is_err() => NO_LISTENER,
+        status => status,
+    }
+}
+
+/// Exit statuses that are no error numbers.
 const NO_PROC: i32 = 200;
+const NO_LISTENER: i32 = 201;
 
 /// What the exit status of [`try_out`] means.
 pub(crate) fn why_not(status: Option<i32>) -> Result<(), Refusal> {
@@ -177,6 +197,10 @@ pub(crate) fn why_not(status: Option<i32>) -> Result<(), Refusal> {
         Some(NO_PROC) => Err(Refusal::new(
             "a user namespace can be made, but a new /proc in it is refused, because parts of the one here are covered",
             "in a container: `--security-opt systempaths=unconfined` (podman: `unmask=ALL`), for a pod `procMount: Unmasked`",
+        )),
+        Some(NO_LISTENER) => Err(Refusal::new(
+            "a user namespace with one id can be made, but system calls in it cannot be answered: the kernel lacks seccomp's user notification, or whoever runs this container uses it already",
+            "use subordinate ids (`/etc/subuid`), or Linux 5.11 or later",
         )),
         Some(errno) => Err(why_no_mounts(Errno::from_raw_os_error(errno))),
         None => Err(Refusal::plain("the process in the user namespace was killed")),
@@ -193,7 +217,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn start() -> Result<Self, Refusal> {
+    fn start(needs_listener: bool) -> Result<Self, Refusal> {
         let failed = |errno: Errno| Refusal::plain(format!("cannot start a process: {errno}"));
         let (wait, go) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed)?;
@@ -202,7 +226,7 @@ impl Waiting {
         if let Ok(Fork::Child) = forked {
             drop(go);
             let _ = rustix::io::retry_on_intr(|| rustix::io::read(&wait, &mut [0_u8]));
-            sys::exit(try_out());
+            sys::exit(if needs_listener { try_out_listener() } else { try_out() });
         }
         sys::restore_signals(mask);
         let Fork::Parent { pid, pidfd } = forked.map_err(why_no_namespace)? else {
@@ -238,7 +262,17 @@ impl Waiting {
 /// The maps to write, and how.
 struct Maps {
     maps: IdMaps,
-    helpers: Option<(PathBuf, PathBuf)>,
+    writer: Writer,
+}
+
+/// Who writes the maps.
+enum Writer {
+    /// This process, which may write any.
+    Root,
+    /// This process, which may map its own ids and must give up groups for it.
+    Owner,
+    /// `newuidmap` and `newgidmap`.
+    Helpers(PathBuf, PathBuf),
 }
 
 impl Maps {
@@ -250,22 +284,38 @@ impl Maps {
         if uid.is_root() && own.is_ok_and(|it| it.contains(needed)) {
             let maps = IdMaps::of_process();
             let maps = IdMaps { users: maps.users.identity(), groups: maps.groups.identity() };
-            return Ok(Self { maps, helpers: None });
+            return Ok(Self { maps, writer: Writer::Root });
         }
         let maps = subordinate(uid.as_raw(), rustix::process::getegid().as_raw())?;
-        let helpers = (helper("newuidmap")?, helper("newgidmap")?);
-        Ok(Self { maps, helpers: Some(helpers) })
+        let writer = Writer::Helpers(helper("newuidmap")?, helper("newgidmap")?);
+        Ok(Self { maps, writer })
+    }
+
+    /// The own ids, which everybody may map.
+    #[expect(clippy::unnecessary_wraps, reason = "in place of `find`")]
+    fn single() -> Result<Self, Refusal> {
+        let users = IdMap::single(rustix::process::geteuid().as_raw());
+        let groups = IdMap::single(rustix::process::getegid().as_raw());
+        Ok(Self { maps: IdMaps { users, groups }, writer: Writer::Owner })
+    }
+
+    /// Whether a sandbox with these maps has to be asked about system calls.
+    fn needs_listener(&self) -> bool {
+        matches!(self.writer, Writer::Owner)
     }
 
     fn write(&self, pid: i32) -> Result<(), Refusal> {
         let all = [("uid_map", &self.maps.users), ("gid_map", &self.maps.groups)];
-        let Some((for_users, for_groups)) = &self.helpers else {
+        let Writer::Helpers(for_users, for_groups) = &self.writer else {
+            let refused = |file: &str, errno: Errno| {
+                Refusal::plain(format!("writing `{file}` of a user namespace is refused: {errno}"))
+            };
+            if self.needs_listener() {
+                ids::write_text(&format!("/proc/{pid}/setgroups"), "deny")
+                    .map_err(|errno| refused("setgroups", errno))?;
+            }
             return all.into_iter().try_for_each(|(file, map)| {
-                ids::write(&format!("/proc/{pid}/{file}"), map).map_err(|errno| {
-                    Refusal::plain(format!(
-                        "writing `{file}` of a user namespace is refused: {errno}"
-                    ))
-                })
+                ids::write(&format!("/proc/{pid}/{file}"), map).map_err(|it| refused(file, it))
             });
         };
         for (helper, (_, map)) in [for_users, for_groups].into_iter().zip(all) {
@@ -360,8 +410,11 @@ fn subordinate(uid: u32, gid: u32) -> Result<IdMaps, Refusal> {
 
 /// What the files and helpers grant this user, in words.
 pub(crate) fn describe_ids() -> Result<String, Refusal> {
-    let Maps { maps, helpers } = Maps::find()?;
-    let how = if helpers.is_some() { "newuidmap and newgidmap" } else { "written directly" };
+    let Maps { maps, writer } = Maps::find()?;
+    let how = match writer {
+        Writer::Helpers(..) => "newuidmap and newgidmap",
+        Writer::Root | Writer::Owner => "written directly",
+    };
     Ok(format!("{}, {how}", maps.users.describe()))
 }
 

@@ -12,10 +12,11 @@ pub fn isolation(text: &str) -> Result<Isolation, String> {
         "auto" | "default" | "" => Ok(Isolation::Auto),
         "root" => Ok(Isolation::Root),
         "rootless" => Ok(Isolation::Rootless),
+        "single-id" => Ok(Isolation::SingleId),
         "chroot" => Ok(Isolation::Chroot),
         "none" => Ok(Isolation::None),
         _ => Err(format!(
-            "`{text}` is no kind of sandbox, expected auto, root, rootless, chroot or none"
+            "`{text}` is no kind of sandbox, expected auto, root, rootless, single-id, chroot or none"
         )),
     }
 }
@@ -29,6 +30,7 @@ mod tests {
         assert_eq!(isolation("default"), Ok(Isolation::Auto));
         assert_eq!(isolation("rootless"), Ok(Isolation::Rootless));
         assert_eq!(isolation("chroot"), Ok(Isolation::Chroot));
+        assert_eq!(isolation("single-id"), Ok(Isolation::SingleId));
         assert!(isolation("hyperv").is_err_and(|it| it.contains("rootless")));
     }
 }

@@ -14,7 +14,7 @@ use std::{
     os::{
         fd::AsRawFd,
         unix::{
-            fs::{PermissionsExt, chown},
+            fs::PermissionsExt,
             net::{UnixListener, UnixStream},
         },
     },
@@ -61,7 +61,7 @@ impl Agent {
         let listener = UnixListener::bind(&short).map_err(failed)?;
         fs::set_permissions(&path, Permissions::from_mode(mode)).map_err(failed)?;
         if (uid, gid) != (0, 0) {
-            chown(&path, Some(uid), Some(gid)).map_err(failed)?;
+            cache::owners::give(&path, uid, gid).map_err(failed)?;
         }
         let is_stopped = Arc::new(AtomicBool::new(false));
         let (agent, stop) = (agent.to_owned(), Arc::clone(&is_stopped));

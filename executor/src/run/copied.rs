@@ -84,7 +84,7 @@ impl Execution<'_> {
         drop(guards);
         check_exit(op, exit)?;
         remove_dir(&scratch)?;
-        let options = cache::PackOptions { latest_mtime: self.latest() };
+        let options = cache::PackOptions { latest_mtime: self.latest(), ..Default::default() };
         let made = self.write_layer(|mut out| {
             let index = cache::pack_changed(&tree, &before, view, &options, &mut out)?;
             Ok((out, index))

@@ -100,11 +100,13 @@ impl Execution<'_> {
         for (mount_idx, mount) in op.mounts.iter().enumerate() {
             self.add_mount(step, &mut spec, mount, &scratch, mount_idx, &mut guards, task)?;
         }
+        spec.link_owners = cache::owners::link_owners(view.view());
         task.start();
-        let exit = self.run_sandbox(&spec, task)?;
+        let mut ended = self.run_sandbox(&spec, task)?;
         drop(guards);
-        check_exit(op, exit)?;
-        let options = cache::PackOptions { latest_mtime: self.latest() };
+        let link_owners = std::mem::take(&mut ended.link_owners);
+        check_exit(op, ended)?;
+        let options = cache::PackOptions { latest_mtime: self.latest(), link_owners };
         let index = cache::pack_upper(&staged.upper(), view.view(), &options, std::io::sink())?;
         self.commit(staged, index)
     }

@@ -36,7 +36,11 @@ impl Execution<'_> {
         drop(guard);
         self.session.cancel.check()?;
         let output = output.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(Ended { exit, tail: output.tail.into_iter().collect() })
+        let link_owners = child.take_link_owners();
+        let link_owners =
+            link_owners.into_iter().map(|(it, owner)| ((it.number, it.made.0, it.made.1), owner));
+        let link_owners = link_owners.collect();
+        Ok(Ended { exit, link_owners, tail: output.tail.into_iter().collect() })
     }
 }
 
@@ -44,6 +48,8 @@ impl Execution<'_> {
 pub(super) struct Ended {
     pub(super) exit: sandbox::Exit,
     pub(super) tail: Vec<String>,
+    /// Owners of links and pipes, where the file system does not have them.
+    pub(super) link_owners: cache::owners::LinkOwners,
 }
 
 struct Output {

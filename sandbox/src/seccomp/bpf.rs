@@ -21,6 +21,7 @@ const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
 const RET_ALLOW: u32 = 0x7FFF_0000;
 const RET_ERRNO: u32 = 0x0005_0000;
+const RET_USER_NOTIF: u32 = 0x7FC0_0000;
 
 /// What happens to a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,10 @@ pub(super) enum Action {
     Errno(u16),
     /// It runs if one of the comparisons of its first argument holds, else it fails with `EPERM`.
     AllowIf(Vec<Compare>),
+    /// Kiln is asked.
+    Notify,
+    /// Kiln is asked if the argument of this number has one of these bits, else it runs.
+    NotifyIf(u8, u32),
 }
 
 /// A comparison of the low 32 bits of the first argument.
@@ -119,6 +124,13 @@ fn leaf(action: &Action) -> Vec<Instruction> {
     match action {
         Action::Allow => vec![allow],
         Action::Errno(number) => vec![errno(*number)],
+        Action::Notify => vec![instruction(RETURN, 0, 0, RET_USER_NOTIF)],
+        Action::NotifyIf(argument, bits) => vec![
+            instruction(LOAD, 0, 0, OFFSET_ARG0_LOW + 8 * u32::from(*argument)),
+            instruction(JUMP_SET, 0, 1, *bits),
+            instruction(RETURN, 0, 0, RET_USER_NOTIF),
+            allow,
+        ],
         Action::AllowIf(compares) => {
             let mut out = vec![instruction(LOAD, 0, 0, OFFSET_ARG0_LOW)];
             for compare in compares {

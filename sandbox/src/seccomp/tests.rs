@@ -5,16 +5,21 @@ use super::*;
 const ALLOW: u32 = 0x7FFF_0000;
 const EPERM: u32 = 0x0005_0001;
 const ENOSYS: u32 = 0x0005_0026;
+const NOTIFY: u32 = 0x7FC0_0000;
 const X86_64: u32 = 0xC000_003E;
 const I386: u32 = 0x4000_0003;
 
 /// Runs a program on one call, as the kernel does.
 fn run(program: &[Instruction], arch: u32, number: u32, arg0: u64) -> u32 {
+    run_with(program, arch, number, [arg0, 0, 0])
+}
+
+fn run_with(program: &[Instruction], arch: u32, number: u32, args: [u64; 3]) -> u32 {
     let word = |offset: u32| match offset {
         0 => number,
         4 => arch,
-        16 => arg0 as u32,
-        20 => (arg0 >> 32) as u32,
+        16 | 24 | 32 => args[(offset as usize - 16) / 8] as u32,
+        20 => (args[0] >> 32) as u32,
         offset => panic!("load at {offset}"),
     };
     let (mut pc, mut acc) = (0_usize, 0_u32);
@@ -256,8 +261,39 @@ fn every_call_of_every_abi_gets_its_verdict() {
                 Action::Errno(errno) => 0x0005_0000 | u32::from(errno),
                 // Zero is allowed by all checks there are.
                 Action::AllowIf(_) => ALLOW,
+                action => panic!("{action:?} is for a supervisor"),
             };
             assert_eq!(run(&program, abi.audit_arch, number, 0), want, "{row:?}");
         }
     }
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_supervisor_is_asked() {
+    let ask = |name: &str| match name {
+        "stat" | "mount" | "io_uring_setup" => Some(Ask::Always),
+        "openat" => Some(Ask::IfBits(2, 0x40)),
+        "listxattrat" => Some(Ask::Absent),
+        _ => None,
+    };
+    let program = supervised(caps::DEFAULT, true, ask);
+    let call = |name: &str, args| run_with(&program, X86_64, number(name, 1), args);
+    assert_eq!(call("stat", [0; 3]), NOTIFY);
+    assert_eq!(call("openat", [0, 0, 0x40]), NOTIFY);
+    assert_eq!(call("openat", [0x40, 0x40, 0x80]), ALLOW);
+    assert_eq!(call("read", [0; 3]), ALLOW);
+    assert_eq!(call("listxattrat", [0; 3]), ENOSYS);
+    // What is forbidden is not asked about.
+    assert_eq!(call("mount", [0; 3]), EPERM);
+    assert_eq!(call("io_uring_setup", [0; 3]), EPERM);
+    // Other forms of the calls would not be understood.
+    assert_eq!(run(&program, I386, number("stat", 2), 0), ENOSYS);
+    assert_eq!(run(&program, X86_64, number("stat", 3) | X32_BIT, 0), ENOSYS);
+
+    let free = supervised(caps::ALL, false, ask);
+    let call = |name: &str| run(&free, X86_64, number(name, 1), 0);
+    assert_eq!(call("mount"), NOTIFY);
+    assert_eq!(call("reboot"), ALLOW);
+    assert_eq!(call("io_uring_setup"), EPERM);
 }

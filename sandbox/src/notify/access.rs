@@ -1,0 +1,224 @@
+//! What a process that is not root may do to files, by the owners that they have for it.
+//!
+//! For the kernel every process is the owner of every file and may do everything. Programs ask, try and choose their way by
+//! the answer, so it is given as far as owners and modes say it. It is no protection: nothing in a sandbox is protected from its
+//! other processes.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{AtFlags, CWD, FileType, OFlags};
+use rustix::io::{Errno, Result};
+
+use super::answers::Answers;
+use super::caller::{AT_CWD, Caller, Given, Place, own_handle};
+use super::calls::Call;
+use super::identity::Credentials;
+use super::owner::Owned;
+use crate::sys::notify::Reply;
+
+pub(crate) const READ: u32 = 4;
+pub(crate) const WRITE: u32 = 2;
+pub(crate) const EXECUTE: u32 = 1;
+
+const STICKY: u32 = 0o1000;
+
+impl Answers {
+    /// Fails if the folders that lead to a file, or the file itself, do not permit what is wanted.
+    pub(crate) fn may(&self, me: &Credentials, file: BorrowedFd<'_>, wanted: u32) -> Result<()> {
+        if me.overrides() {
+            return Ok(());
+        }
+        self.may_reach(me, file)?;
+        let owned = self.owned(file)?;
+        // Devices, pipes and sockets of others are meant to be used.
+        let is_plain = matches!(owned.kind, FileType::RegularFile | FileType::Directory);
+        if !is_plain || permits(me, &owned, wanted) { Ok(()) } else { Err(Errno::ACCESS) }
+    }
+
+    /// Fails if one of the folders above a file must not be entered.
+    fn may_reach(&self, me: &Credentials, file: BorrowedFd<'_>) -> Result<()> {
+        let path = rustix::fs::readlinkat(CWD, own_handle(file), Vec::new())?;
+        let path = path.as_bytes();
+        // A pipe, or a file that was removed.
+        if !path.starts_with(b"/") {
+            return Ok(());
+        }
+        for end in path.iter().enumerate().filter(|(_, it)| **it == b'/').map(|(at, _)| at.max(1)) {
+            let folder = &path[..end];
+            let Ok(stat) = rustix::fs::statat(CWD, folder, AtFlags::SYMLINK_NOFOLLOW) else {
+                return Ok(());
+            };
+            if stat.st_mode & 0o111 == 0o111 {
+                continue;
+            }
+            let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let folder = rustix::fs::openat(CWD, folder, flags, rustix::fs::Mode::empty())?;
+            if !permits(me, &self.owned(folder.as_fd())?, EXECUTE) {
+                return Err(Errno::ACCESS);
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails if a file that exists must not be opened like this. One that cannot be found is left to the kernel.
+    pub(crate) fn may_open(
+        &self,
+        caller: &Caller<'_>,
+        me: &Credentials,
+        given: &Given,
+        flags: OFlags,
+    ) -> Result<()> {
+        if me.overrides() {
+            return Ok(());
+        }
+        let wanted = match flags & OFlags::RWMODE {
+            OFlags::RDONLY => READ,
+            OFlags::WRONLY => WRITE,
+            _ => READ | WRITE,
+        };
+        let wanted = if flags.contains(OFlags::TRUNC) { wanted | WRITE } else { wanted };
+        let place = caller.place(given, !flags.contains(OFlags::NOFOLLOW))?;
+        match place.open() {
+            Ok(file) => self.may(me, file.as_fd(), wanted),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Calls that only ask, or only need a right: they are run by the kernel unless it is missing.
+    pub(crate) fn permission(&mut self, caller: &Caller<'_>, call: Call) -> Result<Reply> {
+        let me = self.processes.get(caller.call.tid);
+        if matches!(call, Call::Rename | Call::Renameat | Call::Link | Call::Linkat) {
+            self.keep_owner(caller, call);
+        }
+        if me.overrides() {
+            return Ok(Reply::Continue);
+        }
+        let path = |index: usize| caller.given(AT_CWD, index);
+        let path_at = |index: usize| caller.given(caller.int(index), index + 1);
+        match call {
+            Call::Access => return self.access(caller, &me, &path(0)?, caller.id(1), 0),
+            Call::Faccessat => return self.access(caller, &me, &path_at(0)?, caller.id(2), 0),
+            Call::Faccessat2 => {
+                return self.access(caller, &me, &path_at(0)?, caller.id(2), caller.int(3));
+            }
+            Call::Unlink | Call::Rmdir => self.may_remove(caller, &me, &path(0)?)?,
+            Call::Unlinkat => self.may_remove(caller, &me, &path_at(0)?)?,
+            Call::Rename => {
+                self.may_remove(caller, &me, &path(0)?)?;
+                self.may_remove(caller, &me, &path(1)?)?;
+            }
+            Call::Renameat => {
+                self.may_remove(caller, &me, &path_at(0)?)?;
+                self.may_remove(caller, &me, &path_at(2)?)?;
+            }
+            Call::Link => self.may_make(caller, &me, &path(1)?)?,
+            Call::Linkat => self.may_make(caller, &me, &path_at(2)?)?,
+            Call::Chmod => self.must_own(&me, &caller.place(&path(0)?, true)?)?,
+            Call::Fchmod => self.must_own(&me, &caller.handle(caller.int(0))?)?,
+            Call::Fchmodat => self.must_own(&me, &caller.place(&path_at(0)?, true)?)?,
+            Call::Utimensat => self.may_set_times(caller, &me)?,
+            Call::Truncate => {
+                self.may(&me, caller.place(&path(0)?, true)?.open()?.as_fd(), WRITE)?;
+            }
+            _ => self.may(&me, caller.place(&path(0)?, true)?.open()?.as_fd(), EXECUTE)?,
+        }
+        Ok(Reply::Continue)
+    }
+
+    /// A question: for the real user, unless the effective one is asked about.
+    fn access(
+        &self,
+        caller: &Caller<'_>,
+        me: &Credentials,
+        given: &Given,
+        wanted: u32,
+        flags: i32,
+    ) -> Result<Reply> {
+        let mut me = me.clone();
+        if flags & libc::AT_EACCESS == 0 {
+            (me.uids.files, me.gids.files) = (me.uids.real, me.gids.real);
+        }
+        let place = caller.place_or_handle(given, flags)?;
+        self.may(&me, place.open()?.as_fd(), wanted & 7)?;
+        Ok(Reply::Continue)
+    }
+
+    fn may_make(&self, caller: &Caller<'_>, me: &Credentials, given: &Given) -> Result<()> {
+        let Some((parent, _)) = given.split() else { return Ok(()) };
+        self.may(me, caller.place(&parent, true)?.open()?.as_fd(), WRITE | EXECUTE)
+    }
+
+    fn may_remove(&self, caller: &Caller<'_>, me: &Credentials, given: &Given) -> Result<()> {
+        let Some((parent, _)) = given.split() else { return Ok(()) };
+        let parent = caller.place(&parent, true)?.open()?;
+        let file = caller.place(given, false)?.open();
+        self.may(me, parent.as_fd(), WRITE | EXECUTE)?;
+        let folder = self.owned(parent.as_fd())?;
+        if let Ok(file) = file
+            && folder.mode & STICKY != 0
+            && !me.can("fowner")
+            && folder.record.uid != me.uids.files
+            && self.owned(file.as_fd())?.record.uid != me.uids.files
+        {
+            return Err(Errno::PERM);
+        }
+        Ok(())
+    }
+
+    fn must_own(&self, me: &Credentials, place: &Place) -> Result<()> {
+        let file = place.open()?;
+        let owned = self.owned(file.as_fd())?;
+        self.may_reach(me, file.as_fd())?;
+        let may = owned.record.uid == me.uids.files || me.can("fowner");
+        if may { Ok(()) } else { Err(Errno::PERM) }
+    }
+
+    fn may_set_times(&self, caller: &Caller<'_>, me: &Credentials) -> Result<()> {
+        let place = match caller.arg(1) {
+            0 => caller.handle(caller.int(0))?,
+            _ => caller.place_or_handle(&caller.given(caller.int(0), 1)?, caller.int(3))?,
+        };
+        match (self.must_own(me, &place), caller.arg(2)) {
+            // The present, which everybody may set who may write.
+            (Err(Errno::PERM), 0) => self.may(me, place.open()?.as_fd(), WRITE),
+            (result, _) => result,
+        }
+    }
+
+    /// A link of the layers below whose owner is known by its path is copied up before it gets another one.
+    fn keep_owner(&mut self, caller: &Caller<'_>, call: Call) {
+        if !self.links.has_lower() {
+            return;
+        }
+        let given = match call {
+            Call::Rename | Call::Link => caller.given(AT_CWD, 0),
+            _ => caller.given(caller.int(0), 1),
+        };
+        // What cannot be found here will not be found by the kernel.
+        let _ = given.and_then(|given| caller.place(&given, false)).and_then(|place| {
+            let file = place.open()?;
+            let owned = self.owned(file.as_fd())?;
+            if matches!(owned.kind, FileType::RegularFile | FileType::Directory) {
+                return Ok(());
+            }
+            if (owned.record.uid, owned.record.gid) == (0, 0) {
+                return Ok(());
+            }
+            caller.check()?;
+            rustix::fs::chownat(&file, c"", None, None, AtFlags::EMPTY_PATH)?;
+            self.record(file.as_fd(), owned.kind, owned.record)
+        });
+    }
+}
+
+/// What owner and mode of a file permit.
+fn permits(me: &Credentials, file: &Owned, wanted: u32) -> bool {
+    let bits = if file.record.uid == me.uids.files {
+        file.mode >> 6
+    } else if me.is_in(file.record.gid) {
+        file.mode >> 3
+    } else {
+        file.mode
+    };
+    bits & wanted == wanted
+}
