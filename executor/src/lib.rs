@@ -36,7 +36,8 @@ pub use error::{ExecutorError, StepError};
 pub use event::{Event, Listener, Outcome, TaskId};
 pub use key::KEY_VERSION;
 pub use output::{ArchiveFormat, ExportOptions, PlatformAnnotation};
-pub use session::{Cancel, DefaultNetwork, Secret, Session, full_message as message};
+pub use run::keys::{KeyError, SshKeys};
+pub use session::{Cancel, DefaultNetwork, Secret, Session, SshAgent, full_message as message};
 
 /// How many threads work for one thing at once, at most. The answer of the system takes a dozen system calls.
 fn threads() -> usize {

@@ -20,6 +20,7 @@ use crate::{
     fetch::Fetches,
     image_source::RemoteLayers,
     run::Copies,
+    run::keys::SshKeys,
 };
 
 /// Where a secret comes from.
@@ -33,6 +34,15 @@ pub enum Secret {
 
 /// A secret is at most this long, as in BuildKit.
 const SECRET_LIMIT: u64 = 500 << 10;
+
+/// Who signs for SSH.
+#[derive(Debug, Clone)]
+pub enum SshAgent {
+    /// An agent, by its socket.
+    Socket(std::path::PathBuf),
+    /// kiln itself, with keys from files.
+    Keys(Arc<SshKeys>),
+}
 
 /// How often a wait for the network looks whether the build has to stop.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
@@ -51,8 +61,8 @@ pub struct Session {
     pub contexts: BTreeMap<String, Context>,
     /// Secrets by id.
     pub secrets: BTreeMap<String, Secret>,
-    /// Sockets of SSH agents by id.
-    pub ssh: BTreeMap<String, std::path::PathBuf>,
+    /// SSH agents by id.
+    pub ssh: BTreeMap<String, SshAgent>,
     /// How many steps may run at once.
     pub n_jobs: usize,
     /// `--pull`: ask the registry even for images that are here.

@@ -28,7 +28,8 @@ use super::{
 };
 use crate::{
     error::ExecutorError,
-    session::{Session, Task},
+    run::agent::Agent,
+    session::{Session, SshAgent, Task},
     time::Timestamp,
 };
 
@@ -50,11 +51,12 @@ pub(super) fn fetch(
         return recorded(session, &known);
     }
     let staged = session.store.stage_tree()?;
+    let ssh = ssh(session, &source, &staged.work())?;
     let program = Program {
         session,
         remote: source.remote.clone(),
         header: header(session, &source)?,
-        ssh_config: ssh_config(session, &source, &staged.work())?,
+        ssh_config: ssh.as_ref().map(|it| it.config.clone()),
     };
     let found = resolve(&program, &source)?;
     task.log(1, format!("{}\t{}\n", found.sha, found.name).into_bytes());
@@ -297,17 +299,32 @@ fn header(session: &Session, source: &Source) -> Result<Option<(String, String)>
     Ok(None)
 }
 
+/// How git reaches a server by SSH.
+struct Ssh {
+    /// The settings.
+    config: PathBuf,
+    /// The agent with the keys that were given, while it is needed, and where its socket is.
+    _agent: Option<(Agent, tempfile::TempDir)>,
+}
+
 /// Writes the settings of SSH: the agent that was given and no other key. A host that is known must be the one it was.
-fn ssh_config(
-    session: &Session,
-    source: &Source,
-    folder: &Path,
-) -> Result<Option<PathBuf>, ExecutorError> {
+fn ssh(session: &Session, source: &Source, folder: &Path) -> Result<Option<Ssh>, ExecutorError> {
     if source.scheme != "ssh" {
         return Ok(None);
     }
     let Some(agent) = session.ssh.get("default") else {
         return Err(ExecutorError::SshNotFound { id: "default".to_owned() });
+    };
+    let (socket, agent) = match agent {
+        SshAgent::Socket(path) => (path.clone(), None),
+        SshAgent::Keys(_) => {
+            // A short path: that of a socket may have 107 bytes.
+            let place = tempfile::Builder::new().prefix("kiln-ssh-").tempdir();
+            let failed = |source| ExecutorError::Write { path: std::env::temp_dir(), source };
+            let place = place.map_err(failed)?;
+            let agent = Agent::start(agent, &place.path().join("s"), (0o600, 0, 0))?;
+            (agent.path().to_owned(), Some((agent, place)))
+        }
     };
     let mut text = String::from(
         "BatchMode yes\nConnectTimeout 30\nServerAliveInterval 30\nIdentityFile none\nStrictHostKeyChecking accept-new\n",
@@ -317,8 +334,8 @@ fn ssh_config(
     if let Some(home) = std::env::var_os("HOME") {
         hosts.push_str(&format!(" \"{}\"", Path::new(&home).join(".ssh/known_hosts").display()));
     }
-    text.push_str(&format!("{hosts}\nIdentityAgent \"{}\"\n", agent.display()));
+    text.push_str(&format!("{hosts}\nIdentityAgent \"{}\"\n", socket.display()));
     let path = folder.join("ssh_config");
     fs::write(&path, text).map_err(|source| ExecutorError::Write { path: path.clone(), source })?;
-    Ok(Some(path))
+    Ok(Some(Ssh { config: path, _agent: agent }))
 }

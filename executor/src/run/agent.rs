@@ -1,7 +1,7 @@
 //! The SSH agent of a RUN: a socket with the mount's owner and mode, which lets through what reads and signs.
 //!
-//! A command may list the keys of the user's agent and have something signed. To add keys, remove them or lock the agent
-//! is answered with a failure, as are extensions: BuildKit does the same.
+//! A command may list the keys of the user's agent, or of the files that were given, and have something signed. To add keys, remove
+//! them or lock the agent is answered with a failure, as are extensions: BuildKit does the same.
 //!
 //! # Source
 //!
@@ -26,10 +26,13 @@ use std::{
     thread::JoinHandle,
 };
 
-use crate::error::ExecutorError;
+use super::keys::SshKeys;
+use crate::{error::ExecutorError, session::SshAgent};
 
 /// What is let through: `SSH_AGENTC_REQUEST_IDENTITIES` and `SSH_AGENTC_SIGN_REQUEST`.
-const ALLOWED: [u8; 2] = [11, 13];
+const ALLOWED: [u8; 2] = [LIST, SIGN];
+const LIST: u8 = 11;
+const SIGN: u8 = 13;
 
 /// The message `SSH_AGENT_FAILURE`.
 const FAILURE: [u8; 5] = [0, 0, 0, 1, 5];
@@ -39,7 +42,7 @@ const MAX_MESSAGE: usize = 256 << 10;
 
 /// A socket in front of an agent. It is gone when this is dropped.
 #[derive(Debug)]
-pub(super) struct Agent {
+pub(crate) struct Agent {
     path: PathBuf,
     is_stopped: Arc<AtomicBool>,
     accepting: Option<JoinHandle<()>>,
@@ -47,8 +50,8 @@ pub(super) struct Agent {
 
 impl Agent {
     /// Starts to listen in `folder`, which holds nothing else.
-    pub(super) fn start(
-        agent: &Path,
+    pub(crate) fn start(
+        agent: &SshAgent,
         folder: &Path,
         (mode, uid, gid): (u32, u32, u32),
     ) -> Result<Self, ExecutorError> {
@@ -64,13 +67,13 @@ impl Agent {
             cache::owners::give(&path, uid, gid).map_err(failed)?;
         }
         let is_stopped = Arc::new(AtomicBool::new(false));
-        let (agent, stop) = (agent.to_owned(), Arc::clone(&is_stopped));
+        let (agent, stop) = (agent.clone(), Arc::clone(&is_stopped));
         let accepting = std::thread::spawn(move || accept(&listener, &agent, &stop));
         Ok(Self { path, is_stopped, accepting: Some(accepting) })
     }
 
     /// The socket.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }
@@ -90,21 +93,44 @@ impl Drop for Agent {
     }
 }
 
-fn accept(listener: &UnixListener, agent: &Path, is_stopped: &AtomicBool) {
+fn accept(listener: &UnixListener, agent: &SshAgent, is_stopped: &AtomicBool) {
     while let Ok((client, _)) = listener.accept() {
         if is_stopped.load(Ordering::Acquire) {
             return;
         }
-        let agent = agent.to_owned();
+        let agent = agent.clone();
         // A client that goes away, or an agent that is not there, ends its own connection only.
         std::thread::spawn(move || {
-            let _ = UnixStream::connect(agent).and_then(|agent| relay(&client, &agent));
+            let _ = match agent {
+                SshAgent::Socket(path) => {
+                    UnixStream::connect(path).and_then(|agent| relay(&client, &agent))
+                }
+                SshAgent::Keys(keys) => serve(&client, &keys),
+            };
             let _ = client.shutdown(Shutdown::Both);
         });
     }
 }
 
-/// Answers requests until the client goes away.
+/// Answers requests with keys of our own until the client goes away.
+fn serve(mut client: &UnixStream, keys: &SshKeys) -> io::Result<()> {
+    while let Some(request) = message(&mut client)? {
+        let answer = match request.get(4) {
+            Some(&LIST) => Some(keys.list()),
+            Some(&SIGN) => keys.sign(&request[5..]),
+            _ => None,
+        };
+        match answer.and_then(|it| Some((u32::try_from(it.len()).ok()?, it))) {
+            Some((length, answer)) => {
+                client.write_all(&[&length.to_be_bytes()[..], &answer].concat())?;
+            }
+            None => client.write_all(&FAILURE)?,
+        }
+    }
+    Ok(())
+}
+
+/// Passes requests on until the client goes away.
 fn relay(mut client: &UnixStream, mut agent: &UnixStream) -> io::Result<()> {
     while let Some(request) = message(&mut client)? {
         let is_allowed = request.get(4).is_some_and(|it| ALLOWED.contains(it));
@@ -157,7 +183,7 @@ mod tests {
             }
         });
         let deep = folder.path().join("x".repeat(100));
-        let agent = Agent::start(&real, &deep, (0o640, 0, 0)).expect("it starts");
+        let agent = Agent::start(&SshAgent::Socket(real), &deep, (0o640, 0, 0)).expect("it starts");
         let mode = fs::metadata(agent.path()).expect("a socket").permissions().mode();
         assert_eq!(mode & 0o7777, 0o640);
         let opened = File::open(&deep).expect("a folder");

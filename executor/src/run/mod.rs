@@ -1,12 +1,13 @@
 //! RUN: looked up by its key, run in a sandbox, its changes packed into a layer.
 //!
 //! Read in this order: the walk here, [`key`] (what a result depends on), [`mounts`] (what `--mount` makes of trees,
-//! caches and secrets), [`network`], [`agent`] (the socket of `--mount=type=ssh`), [`output`] (the process and what it
+//! caches and secrets), [`network`], [`agent`] (the socket of `--mount=type=ssh`) and [`keys`], [`output`] (the process and what it
 //! prints), [`copied`] (the same where nothing can be mounted).
 
-mod agent;
+pub(crate) mod agent;
 mod copied;
 mod key;
+pub(crate) mod keys;
 mod mounts;
 mod network;
 mod output;

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use anyhow::anyhow;
 use executor::{
-    Context, DefaultNetwork, ExecutorError, Secret, Session, StepError,
+    Context, DefaultNetwork, ExecutorError, Secret, Session, SshAgent, SshKeys, StepError,
     event::{Event, Listener},
 };
 use planner::{
@@ -31,7 +31,7 @@ use crate::{
     failure::{Failure, Result},
     progress::Mode,
     render::{self, Diagnostic, Severity, Source},
-    values::SecretSource,
+    values::{SecretSource, Ssh},
 };
 
 /// Dockerfiles and ignore files are never longer.
@@ -182,28 +182,37 @@ fn session(job: &Job, globals: &Globals, listener: Listener) -> Result<Session> 
         session.secrets.insert(secret.id.clone(), value);
     }
     for ssh in &job.ssh {
-        let socket = match ssh.paths.as_slice() {
-            [] => std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from),
-            [path] => Some(path.clone()),
-            _ => None,
-        };
-        let is_socket = |path: &PathBuf| {
-            use std::os::unix::fs::FileTypeExt;
-            fs::metadata(path).is_ok_and(|it| it.file_type().is_socket())
-        };
-        match socket.filter(is_socket) {
-            Some(path) => drop(session.ssh.insert(ssh.id.clone(), path)),
-            None => {
-                let message = anyhow!(
-                    "`--ssh {}` is no agent's socket: keys as files are not supported yet",
-                    ssh.id
-                );
-                return Err(Failure::input(message)
-                    .hint("add the key to an agent: `eval $(ssh-agent); ssh-add KEY`"));
-            }
-        }
+        session.ssh.insert(ssh.id.clone(), ssh_agent(ssh)?);
     }
     Ok(session)
+}
+
+/// The agent that one `--ssh` names: a socket, or keys in files.
+fn ssh_agent(ssh: &Ssh) -> Result<SshAgent> {
+    use std::os::unix::fs::FileTypeExt;
+    let is_socket = |path: &PathBuf| fs::metadata(path).is_ok_and(|it| it.file_type().is_socket());
+    match ssh.paths.as_slice() {
+        [] => match std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from) {
+            Some(path) if is_socket(&path) => Ok(SshAgent::Socket(path)),
+            _ => Err(Failure::input(anyhow!(
+                "`--ssh {}` needs an agent, and SSH_AUTH_SOCK names none",
+                ssh.id
+            ))
+            .hint("start one with `eval $(ssh-agent); ssh-add`, or name a key: `--ssh ID=FILE`")),
+        },
+        [path] if is_socket(path) => Ok(SshAgent::Socket(path.clone())),
+        paths if paths.iter().any(is_socket) => {
+            let message = anyhow!("`--ssh {}` names a socket beside other files", ssh.id);
+            Err(Failure::input(message).hint("an agent or keys, each under an id of its own"))
+        }
+        paths => match SshKeys::read(paths) {
+            Ok(keys) => Ok(SshAgent::Keys(keys.into())),
+            Err(error) => {
+                let hint = error.hint();
+                Err(Failure::input(error).hint(hint))
+            }
+        },
+    }
 }
 
 /// What was read of the main context.

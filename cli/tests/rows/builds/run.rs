@@ -1,6 +1,6 @@
 //! P, R and I: what a RUN sees, and what stays of it.
 
-use std::fs;
+use std::{fs, path::Path, process::Command};
 
 use serde_json::json;
 
@@ -180,6 +180,65 @@ fn r8_secrets() {
         &["--secret", "id=s,src=one.txt"],
     );
     assert_eq!(default.text("a"), "400 0:0");
+}
+
+/// Puts a program of this machine and the libraries it needs into the context.
+fn add_program(kiln: &Kiln, program: &str) {
+    kiln.write(
+        program.trim_start_matches('/'),
+        fs::read(program).expect("openssh-client is installed"),
+    );
+    kiln.mode(program.trim_start_matches('/'), 0o755);
+    let listed = Command::new("ldd").arg(program).output().expect("it runs").stdout;
+    for word in String::from_utf8_lossy(&listed).split_whitespace().filter(|it| it.starts_with('/'))
+    {
+        kiln.write(word.trim_start_matches('/'), fs::read(word).expect("a library"));
+        kiln.mode(word.trim_start_matches('/'), 0o755);
+    }
+}
+
+/// OpenSSH's own programs use keys from files through the socket in a RUN, and what they signed is verified outside.
+#[test]
+fn r9_keys_in_files() {
+    let kiln = Kiln::new();
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/executor/ssh");
+    let names = ["ed25519", "rsa", "ecdsa-256", "ecdsa-384", "ecdsa-521", "rsa-pem"];
+    for program in ["/usr/bin/ssh-add", "/usr/bin/ssh-keygen"] {
+        add_program(&kiln, program);
+    }
+    let mut dockerfile = "FROM box\nCOPY usr /usr/\nCOPY lib* /lib/\nCOPY lib64 /lib64/\nRUN mkdir -p /etc && echo root:x:0:0::/: >> /etc/passwd; echo data > /data\nRUN --mount=type=ssh /usr/bin/ssh-add -l > /list; /usr/bin/ssh-add -D 2>/dev/null || touch /refused\n".to_owned();
+    for name in names {
+        let public = format!("{name}.pub");
+        kiln.write(&public, fs::read(keys.join(&public)).expect("a key"));
+        dockerfile += &format!(
+            "COPY {public} /k/\nRUN --mount=type=ssh /usr/bin/ssh-keygen -q -Y sign -f /k/{public} -n test < /data > /{name}.sig\n"
+        );
+    }
+    let paths: Vec<String> = names.iter().map(|it| keys.join(it).display().to_string()).collect();
+    let built = kiln.build_with(&dockerfile, &["--ssh", &format!("default={}", paths.join(","))]);
+    assert_eq!(built.text("list").lines().count(), names.len(), "{}", built.text("list"));
+    assert!(built.text("list").contains("test of kiln (ED25519)"));
+    assert!(built.has("refused"), "keys cannot be removed");
+    for name in names {
+        kiln.write("sig", built.text(&format!("{name}.sig")) + "\n");
+        let public = fs::read_to_string(keys.join(format!("{name}.pub"))).expect("a key");
+        kiln.write("allowed", format!("me {public}"));
+        let mut verify = Command::new("ssh-keygen");
+        verify.args(["-Y", "verify", "-n", "test", "-I", "me", "-f"]).arg(kiln.context("allowed"));
+        verify.arg("-s").arg(kiln.context("sig"));
+        kiln.write("data", "data\n");
+        let data = fs::File::open(kiln.context("data")).expect("it was written");
+        let done = verify.stdin(data).output().expect("it runs");
+        assert!(done.status.success(), "{name}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+    for (path, says) in [
+        (keys.join("encrypted").display().to_string(), "is protected by a passphrase"),
+        (format!("{},/dev/null", keys.join("rsa").display()), "no private key that can be used"),
+        ("/nowhere".to_owned(), "cannot read key"),
+    ] {
+        let log = kiln.fails("FROM box\n", &["--ssh", &format!("default={path}")]);
+        assert!(log.contains(says) && log.contains("hint: "), "{log}");
+    }
 }
 
 #[test]
