@@ -341,11 +341,17 @@ pub(crate) fn commands(spec: &Spec) -> Result<Vec<CString>, SandboxError> {
 
 pub(crate) fn environment(spec: &Spec, identity: &Identity) -> Result<CStrings, SandboxError> {
     let mut out = Vec::with_capacity(spec.env.len() + 1);
+    let mut has_home = false;
     for (key, value) in &spec.env {
+        // As with runc, an empty HOME is none.
+        if key == "HOME" && value.is_empty() {
+            continue;
+        }
+        has_home |= key == "HOME";
         let pair = [key.as_bytes(), b"=", value.as_bytes()].concat();
         out.push(c_string("environment variable", OsStr::from_bytes(&pair))?);
     }
-    if !spec.env.iter().any(|(key, _)| key == "HOME") {
+    if !has_home {
         let home = [b"HOME=", identity.home.as_slice()].concat();
         out.push(c_string("environment variable", OsStr::from_bytes(&home))?);
     }

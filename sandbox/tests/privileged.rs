@@ -426,6 +426,8 @@ fn privileged_users() {
     spec.env.push(("HOME".into(), "/given".into()));
     spec.args = ["/bin/sh", "-c", "echo $HOME"].map(Into::into).to_vec();
     assert_eq!(it.run(&spec).out, "/given\n");
+    spec.env = vec![("HOME".into(), "".into())];
+    assert_eq!(it.run(&spec).out, "/\n", "an empty one is none");
 }
 
 #[test]
