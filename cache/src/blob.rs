@@ -201,7 +201,8 @@ impl StagedBlob {
                 found: digest,
             });
         }
-        let result = self.publish(&file, &digest, n_bytes);
+        let result =
+            self.store.make_room(n_bytes).and_then(|_room| self.publish(&file, &digest, n_bytes));
         if result.is_err() {
             let _ = fs::remove_file(&self.path);
         }

@@ -42,6 +42,8 @@ pub struct PruneOptions {
     pub until: Option<Duration>,
     /// Of steps only as many, the longest unused first, that their layers take up no more than this many bytes.
     pub keep_bytes: Option<u64>,
+    /// Of images only these, by the digest of their target; `None` for all.
+    pub only_images: Option<Vec<Digest>>,
     /// Only steps whose key begins with one of these; empty for all.
     pub ids: Vec<String>,
     /// Only steps whose description has this text in it.
@@ -105,7 +107,7 @@ impl Store {
 
         let stopped = self.stop_leases()?;
         let held = self.held()?;
-        let images = self.prune_images(options, &is_old, &mut report)?;
+        let images = self.prune_images(options, &is_old, &held, &mut report)?;
         let mut marks = Marks::default();
         images.iter().for_each(|it| self.mark_image(it, &mut marks));
         for object in &held {
@@ -221,6 +223,7 @@ impl Store {
         &self,
         options: &PruneOptions,
         is_old: &dyn Fn(u64) -> bool,
+        held: &HashSet<Held>,
         report: &mut PruneReport,
     ) -> Result<Vec<NamedImage>, StoreError> {
         if !options.dangling_images && !options.all_images {
@@ -229,7 +232,13 @@ impl Store {
         let mut stay = Vec::new();
         self.change_images(|images| {
             let goes = |it: &NamedImage| {
-                (options.all_images || it.names.is_empty()) && is_old(it.record.created)
+                (options.all_images || it.names.is_empty())
+                    && is_old(it.record.created)
+                    && options
+                        .only_images
+                        .as_ref()
+                        .is_none_or(|some| some.contains(&it.record.target.digest))
+                    && !held.contains(&Held::Blob(*it.record.target.digest.as_bytes()))
             };
             let (gone, left): (Vec<_>, Vec<_>) = std::mem::take(images).into_iter().partition(goes);
             for image in &gone {

@@ -131,6 +131,18 @@ pub enum StoreError {
         /// The text.
         text: String,
     },
+    /// What must stay in the store leaves no room for something else.
+    #[error("no room for {n_bytes} bytes in store `{}`: {used} bytes are needed, the limit is {limit}", path.display())]
+    NoRoom {
+        /// The root of the store.
+        path: PathBuf,
+        /// What was to be stored.
+        n_bytes: u64,
+        /// What is there and cannot go.
+        used: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// Other processes are using the store.
     #[error("store `{}` is in use by another process", path.display())]
     InUse {
@@ -170,6 +182,9 @@ impl StoreError {
             Self::Layer { source, .. } => image::OverLimit::find(source)?.hint(),
             Self::DigestMismatch { .. } | Self::Damaged { .. } | Self::Content { .. } => Some(
                 "`kiln system check` looks for what is damaged in the store, with `--repair` it takes that away",
+            ),
+            Self::NoRoom { .. } => Some(
+                "raise `max-used-space` in `[gc]` of the configuration, or remove images with `kiln rmi`",
             ),
             _ => None,
         }

@@ -239,8 +239,8 @@ impl Store {
     }
 
     fn write_layout(&self, images: &[NamedImage]) -> Result<(), StoreError> {
-        // It can always be made again, so it is not flushed.
-        self.publish(&self.path("oci/index.json"), &self.layout(images)?, false)
+        // It can be made again, but other tools read it, and could not if a power cut left it empty.
+        self.publish(&self.path("oci/index.json"), &self.layout(images)?, true)
     }
 
     /// Makes the index of the OCI layout.

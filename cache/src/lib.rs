@@ -13,10 +13,11 @@
 //! trees/HEX/           a layer unpacked, whiteouts as overlay has them
 //! steps/HH/HEX.json    what a step made                       (HEX is the key)
 //! images.json          images and their names; images.copy.json is the same once more
+//! collected            its time is when the collector last looked for what became old
 //! flushed              batches that are on the disk, see below
 //! owners               how the one who makes trees here sees user ids
 //! mounts/HEX/          cache mounts
-//! logs/BUILD/STEP.log  output of steps
+//! logs/BUILD/STEP.log  output of steps; steps.json lists all of them
 //! stat-cache/HEX       digests of build contexts
 //! locks/, leases/      files that matter only while a process has them locked
 //! gc.lock              held while a lease is written to, or the collector decides
@@ -24,7 +25,7 @@
 //! ```
 //!
 //! Read the modules in this order: [`store`], [`blob`], [`layer`], [`tree`], [`tar`], [`pack`], [`merged`], [`snapshot`], [`step`], [`images`], [`lease`], [`lock`],
-//! [`collect`], [`usage`], [`check`], [`mount`], [`owners`], [`logs`].
+//! [`collect`], [`room`], [`usage`], [`check`], [`mount`], [`owners`], [`logs`].
 //!
 //! # Invariants
 //!
@@ -54,6 +55,7 @@ pub mod mount;
 mod on_disk;
 pub mod owners;
 pub mod pack;
+pub mod room;
 pub mod snapshot;
 pub mod step;
 pub mod store;
@@ -70,9 +72,10 @@ pub use images::{ImageRecord, NamedImage, PlatformImage};
 pub use layer::LayerRecord;
 pub use lease::Lease;
 pub use lock::Lock;
-pub use logs::BuildLog;
+pub use logs::{BuildLog, BuildStep};
 pub use mount::{CacheMount, CacheMountInfo, CacheMountRequest, Sharing};
 pub use pack::{PackOptions, pack_changed, pack_upper};
+pub use room::RoomOptions;
 pub use snapshot::Snapshot;
 pub use step::{StepKey, StepRecord};
 pub use store::{Store, StoreOptions};

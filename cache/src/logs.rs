@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     error::{IoContext, StoreError},
     files,
@@ -12,6 +14,9 @@ use crate::{
     store::Store,
 };
 
+/// The file of a build's steps.
+const STEPS: &str = "steps.json";
+const MAX_STEPS_BYTES: u64 = 256 << 20;
 const MAX_STAT_CACHE_BYTES: u64 = 4 << 30;
 
 /// A build whose output is kept.
@@ -21,8 +26,21 @@ pub struct BuildLog {
     pub build: String,
     /// When the last step began, in seconds since the Unix epoch.
     pub modified: u64,
-    /// The steps with output; numbers in the order of numbers.
-    pub steps: Vec<String>,
+    /// The files of output; numbers in the order of numbers.
+    pub files: Vec<String>,
+    /// What happened, in order, once the build has ended.
+    pub steps: Vec<BuildStep>,
+}
+
+/// Something that a build did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildStep {
+    /// What to call it: `[build 2/5] RUN make`.
+    pub name: String,
+    /// How it ended: `done`, `cached`, `canceled`, `failed`.
+    pub outcome: String,
+    /// The file of its output, which is there if it wrote anything.
+    pub log: String,
 }
 
 impl Store {
@@ -62,17 +80,39 @@ impl Store {
         for build in files::names(&root)? {
             let folder = root.join(&build);
             let names = files::names(&folder)?;
-            let mut steps: Vec<String> =
+            let mut outputs: Vec<String> =
                 names.iter().filter_map(|it| it.strip_suffix(".log")).map(str::to_owned).collect();
-            steps.sort_by_cached_key(|it| (it.parse::<u64>().unwrap_or(u64::MAX), it.clone()));
+            outputs.sort_by_cached_key(|it| (it.parse::<u64>().unwrap_or(u64::MAX), it.clone()));
+            let steps = files::read_small(&folder.join(STEPS), MAX_STEPS_BYTES)?;
+            let steps = steps.and_then(|it| serde_json::from_slice(files::unseal(&it)?).ok());
             let modified = fs::metadata(&folder).and_then(|it| it.modified());
             builds.push((
                 modified.as_ref().ok().copied(),
-                BuildLog { build, modified: modified.map_or(0, seconds), steps },
+                BuildLog {
+                    build,
+                    modified: modified.map_or(0, seconds),
+                    files: outputs,
+                    steps: steps.unwrap_or_default(),
+                },
             ));
         }
         builds.sort_by(|a, b| (&b.0, &b.1.build).cmp(&(&a.0, &a.1.build)));
         Ok(builds.into_iter().map(|(_, it)| it).collect())
+    }
+
+    /// Remembers what a build did, whether any of it has output or not.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::BadName`] if the build cannot be a file name, [`StoreError::Io`] if the file cannot be written.
+    pub fn save_build_steps(&self, build: &str, steps: &[BuildStep]) -> Result<(), StoreError> {
+        let folder = self.log_path(build, "steps")?.with_file_name("");
+        files::ensure_dir(&folder, 0o755)?;
+        let bytes = serde_json::to_vec(steps).map_err(|source| StoreError::Document {
+            what: "the list of a build's steps".to_owned(),
+            source,
+        })?;
+        self.publish(&folder.join(STEPS), &files::seal(bytes), false)
     }
 
     /// Removes the output of all but the `n` youngest builds.

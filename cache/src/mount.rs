@@ -187,6 +187,12 @@ impl Store {
         Ok(mounts)
     }
 
+    /// Tells whether a RUN has the cache mount now.
+    pub(crate) fn is_used(&self, mount: &CacheMountInfo) -> bool {
+        let lock = File::open(mount.path.with_extension("lock"));
+        lock.is_ok_and(|it| it.try_lock().is_err())
+    }
+
     /// Removes a cache mount unless somebody uses it, and tells whether it did.
     pub(crate) fn remove_cache_mount(&self, mount: &CacheMountInfo) -> Result<bool, StoreError> {
         let lock_path = mount.path.with_extension("lock");

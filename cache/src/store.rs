@@ -20,6 +20,7 @@ use crate::{
     layer::IndexCache,
     lease::LeaseSlot,
     lock::Lock,
+    room::RoomOptions,
 };
 
 /// What is written to the file `version`. A store with anything else there is not touched.
@@ -54,6 +55,8 @@ pub struct Store {
 pub struct StoreOptions {
     /// Write such that a power cut loses at most the build in progress. Without it a power cut may damage the store.
     pub sync: bool,
+    /// How large the store may become.
+    pub room: RoomOptions,
     /// What a layer may at most be.
     pub limits: Limits,
     /// How far a layer may expand.
@@ -62,7 +65,12 @@ pub struct StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { sync: true, limits: Limits::default(), decompress: DecompressLimits::default() }
+        Self {
+            sync: true,
+            room: RoomOptions::default(),
+            limits: Limits::default(),
+            decompress: DecompressLimits::default(),
+        }
     }
 }
 

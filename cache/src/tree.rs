@@ -61,6 +61,7 @@ impl Store {
                 let staged = self.stage_tree()?;
                 let index = self.read_layer(diff_id, Some(&staged.upper()))?;
                 self.put_index(&index)?;
+                let _room = self.make_room(index.tar_size)?;
                 self.publish_tree(&staged.upper(), diff_id)?;
                 self.note_size(&index)?;
             }
@@ -278,6 +279,7 @@ impl StagedTree {
             can_be_remade: true,
         };
         let _lock = store.tree_lock(&index.diff_id)?;
+        let _room = store.make_room(index.tar_size)?;
         store.hold(crate::lease::Held::Layer(*index.diff_id.0.as_bytes()))?;
         store.put_index(index)?;
         if !store.has_intact_tree(&index.diff_id)? {

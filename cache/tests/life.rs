@@ -156,15 +156,19 @@ fn the_collector_takes_what_nobody_needs() {
     assert!(store.step(&in_image).expect("a look").is_some());
     assert!(report.n_bytes > 0);
 
-    let usage = store.disk_usage().expect("a sum");
-    assert_eq!((usage.images.n_total, usage.images.n_active, usage.images.n_bytes), (1, 1, 5));
+    let named_image = store.resolve("app").expect("a look").expect("it is there");
+    let of_containers = [named_image.record.platforms[0].config].into();
+    let usage = store.disk_usage(&of_containers).expect("a sum");
+    assert_eq!((usage.images.n_active, usage.images.n_reclaimable), (1, 0));
+    let usage = store.disk_usage(&Default::default()).expect("a sum");
+    assert_eq!((usage.images.n_total, usage.images.n_active, usage.images.n_bytes), (1, 0, 5));
     assert_eq!((usage.build_cache.n_total, usage.build_cache.n_active), (2, 1));
 
     drop(lease);
     store.prune(&PruneOptions::everything()).expect("pruned");
     assert!(!is_there(&named) && !is_there(&held) && !is_there(&new));
     assert_eq!(fs::read_dir(store.root().join("oci/blobs/sha256")).expect("a folder").count(), 0);
-    assert_eq!(store.disk_usage().expect("a sum"), Default::default());
+    assert_eq!(store.disk_usage(&Default::default()).expect("a sum"), Default::default());
 }
 
 #[test]
@@ -266,7 +270,7 @@ fn logs_are_kept_for_the_last_builds() {
     }
     let logs = store.build_logs().expect("a list");
     assert_eq!(logs.iter().map(|it| it.build.as_str()).collect::<Vec<_>>(), ["b3", "b2", "b1"]);
-    assert_eq!(logs[0].steps, ["9", "10"]);
+    assert_eq!(logs[0].files, ["9", "10"]);
     let mut text = String::new();
     store
         .open_log("b2", "9")

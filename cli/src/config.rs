@@ -3,6 +3,12 @@
 //! ```toml
 //! # ~/.config/kiln/config.toml, over /etc/kiln/config.toml; $KILN_CONFIG names another file instead of both.
 //! root = "/srv/kiln"                  # where the store is
+//! sync = true                         # what is stored survives a power cut; false where the store is thrown away anyway
+//!
+//! [gc]                                # how large the store may become
+//! max-used-space = "20g"              # never more than this; a build that needs more fails
+//! min-free-space = "5g"               # so much of the file system stays free
+//! keep-duration = "14d"               # what was not used for so long goes, unless an image needs it
 //!
 //! [limits]                            # how much a layer or an archive may hold; `--limit` for one command
 //! entries = 1000000                   # files, folders, links
@@ -30,17 +36,18 @@ use std::{
     fs, io,
     num::NonZeroU64,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, anyhow};
-use cache::StoreOptions;
+use cache::{RoomOptions, StoreOptions};
 use image::LimitKind;
 use registry::RegistryConfig;
 use serde::Deserialize;
 
 use crate::{
     failure::{OrFail, Result},
-    values::{LayerLimit, size::size},
+    values::{LayerLimit, duration::duration, size::size},
 };
 
 /// What the configuration files say.
@@ -58,6 +65,36 @@ pub struct Config {
     /// How much a layer or an archive may hold.
     #[serde(default)]
     pub limits: LimitsConfig,
+    /// Whether what is stored survives a power cut.
+    pub sync: Option<bool>,
+    /// How large the store may become.
+    #[serde(default)]
+    pub gc: GcConfig,
+}
+
+/// How large the store may become. Without limits it only grows, until `kiln system prune`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct GcConfig {
+    /// It takes no more than this.
+    pub max_used_space: Option<Size>,
+    /// So much of the file system stays free.
+    pub min_free_space: Option<Size>,
+    /// What was not used for so long goes.
+    pub keep_duration: Option<Age>,
+}
+
+/// A duration: `"14d"`, `"12h30m"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Age(pub Duration);
+
+impl TryFrom<String> for Age {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        duration(&text).map(Self)
+    }
 }
 
 /// How much a layer or an archive may hold, as far as it is not what it is by default.
@@ -211,7 +248,13 @@ impl Config {
             memory: self.limits.memory.or(below.limits.memory),
         };
         let build = BuildConfig { network: self.build.network.or(below.build.network) };
-        Self { root: self.root.or(below.root), build, registry, limits }
+        let gc = GcConfig {
+            max_used_space: self.gc.max_used_space.or(below.gc.max_used_space),
+            min_free_space: self.gc.min_free_space.or(below.gc.min_free_space),
+            keep_duration: self.gc.keep_duration.or(below.gc.keep_duration),
+        };
+        let (root, sync) = (self.root.or(below.root), self.sync.or(below.sync));
+        Self { root, build, registry, limits, sync, gc }
     }
 
     /// Returns how a store is to be used; `given` are the limits of the command line.
@@ -225,7 +268,13 @@ impl Config {
         ];
         let configured = configured.into_iter().filter_map(|(kind, value)| Some((kind, value?)));
         let given = given.iter().map(|it| (it.kind, it.value));
-        let mut options = StoreOptions::default();
+        let room = RoomOptions {
+            max_used: self.gc.max_used_space.map(|it| it.0),
+            min_free: self.gc.min_free_space.map(|it| it.0),
+            keep: self.gc.keep_duration.map(|it| it.0),
+        };
+        let sync = self.sync.unwrap_or(true);
+        let mut options = StoreOptions { sync, room, ..StoreOptions::default() };
         for (kind, value) in configured.chain(given) {
             let StoreOptions { limits, decompress, .. } = &mut options;
             match kind {

@@ -103,13 +103,6 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
-/// Makes a name for a build: the time and the process, so that names sort by age.
-pub fn build_id() -> String {
-    let nanos =
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
-    format!("{nanos:020x}-{:x}", std::process::id())
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

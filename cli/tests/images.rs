@@ -68,6 +68,47 @@ fn an_image_is_loaded_listed_shown_named_and_removed() {
     fs::write(container.join("lock"), "").expect("written");
     let (_, err, status) = run(&["rmi", "registry.example/team/app"]);
     assert!(err.contains("is used by container `cccccccccccc`") && status == Some(1), "{err}");
+    // An image that a container is made of is in use, also when the container has ended.
+    let images = |it: &str| {
+        let lines = ok(&["system", "df", "--format", "json"]);
+        let line = lines.lines().find(|it| it.contains("Images")).expect("a line").to_owned();
+        serde_json::from_str::<Value>(&line).expect("JSON")[it].as_u64().expect("a number")
+    };
+    assert_eq!((images("TotalCount"), images("Active"), images("Reclaimable")), (1, 1, 0));
+    assert!(ok(&["du", "-v"]).contains("registry.example/team/app"));
+    ok(&["image", "prune", "-a", "-f"]);
+    assert_eq!(ok(&["images", "-q"]).lines().count(), 1);
+    fs::remove_dir_all(&container).expect("removed");
+    assert_eq!((images("Active"), images("Reclaimable")), (0, 10_240));
+    for kept in ["label=a=c", "label!=a", "until=900000h", "dangling=true"] {
+        ok(&["image", "prune", "-a", "-f", "--filter", kept]);
+        assert_eq!(ok(&["images", "-q"]).lines().count(), 1, "{kept}");
+    }
+    let (_, err, status) = run(&["builder", "prune", "-f", "--filter", "label=a"]);
+    assert!(err.contains("`label=a` is not known") && status == Some(2), "{err}");
+    let table = ok(&["images", "--format", "table {{.Repository}}\t{{.Size}}"]);
+    assert_eq!(table.lines().next(), Some("REPOSITORY                  SIZE"));
+    assert_eq!(ok(&["images", "-q", "--filter", "until=1h"]).lines().count(), 1);
+
+    assert!(ok(&["system", "check"]).ends_with("nothing is damaged\n"));
+    let blob = folder.path().join("store/oci/blobs/sha256").join(&id.trim()["sha256:".len()..]);
+    fs::write(&blob, "{}").expect("damaged");
+    let (out, err, status) = run(&["system", "check", "--format", "json"]);
+    let report: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((report["Sound"].as_bool(), status, err.as_str()), (Some(false), Some(1), ""));
+    assert_eq!(report["Problems"][0]["Kind"], "blob");
+    assert_eq!(report["Problems"][0]["UsedBy"][0], "image `registry.example/team/app:latest`");
+    let repaired = ok(&["system", "check", "--repair"]);
+    assert!(repaired.contains("repaired: image"), "{repaired}");
+    assert_eq!(ok(&["images", "-q"]), "");
+    ok(&["system", "check"]);
+
+    fs::create_dir_all(&container).expect("made");
+    fs::write(container.join("state.json"), state.to_string()).expect("written");
+    fs::write(container.join("lock"), "").expect("written");
+    ok(&["load", "-i", "layout"]);
+    ok(&["tag", "app:1", "registry.example/team/app"]);
+    ok(&["rmi", "app:1"]);
     let removed = ok(&["rmi", "--force", "registry.example/team/app"]);
     assert_eq!(removed, format!("Untagged: registry.example/team/app:latest\nDeleted: {id}"));
     assert_eq!(ok(&["images", "-q"]), "");

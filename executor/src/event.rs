@@ -74,5 +74,17 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// Returns its name for scripts.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Cached => "cached",
+            Self::Canceled => "canceled",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
+
 /// Takes events; called from many threads.
 pub type Listener = Arc<dyn Fn(Event) + Send + Sync>;

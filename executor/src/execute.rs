@@ -69,6 +69,7 @@ impl Session {
     /// The first step that failed. Nothing is named or exported then; what was finished stays known.
     pub fn build(&self, plans: &[Plan], facts: &Facts) -> Result<Vec<Built>, StepError> {
         let _lease = self.store.lease().map_err(|error| outside(error.into()))?;
+        self.remember_tasks();
         let runs: Vec<Execution<'_>> =
             plans.iter().map(|plan| Execution::new(self, plan, facts)).collect();
         for run in &runs {

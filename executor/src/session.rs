@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cache::Store;
+use cache::{BuildStep, Store};
 use registry::Client;
 
 use crate::{
@@ -71,10 +71,12 @@ pub struct Session {
     pub clamp_times: bool,
     /// The network of a RUN that does not ask for a certain one.
     pub default_network: DefaultNetwork,
-    /// The build's name in the store's logs.
+    /// The build's name in the store's logs; one of its own, unless another is given.
     pub build_id: String,
     /// Keeps what this session looks up from being collected.
     _lease: Option<cache::Lease>,
+    /// What a build did so far; nothing if none began.
+    done: Mutex<Option<Vec<BuildStep>>>,
     pub(crate) remote: RemoteLayers,
     pub(crate) fetches: Fetches,
     pub(crate) copies: Copies,
@@ -113,8 +115,9 @@ impl Session {
             pull: false,
             clamp_times: false,
             default_network: DefaultNetwork::default(),
-            build_id: String::new(),
             said: Mutex::new(BTreeSet::new()),
+            build_id: new_build_id(),
+            done: Mutex::new(None),
             remote: RemoteLayers::default(),
             fetches: Fetches::default(),
             copies: Copies::default(),
@@ -209,6 +212,30 @@ impl Session {
     }
 }
 
+impl Session {
+    /// From now on what is done is remembered for `kiln logs`.
+    pub(crate) fn remember_tasks(&self) {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut steps) = done {
+            steps.sort_by(|a, b| a.log.cmp(&b.log));
+            // Whoever cannot keep a log has built all the same.
+            let _ = self.store.save_build_steps(&self.build_id, &steps);
+        }
+    }
+}
+
+/// A name that no other build has: the time and the process, so that names sort by age.
+fn new_build_id() -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    format!("{:020x}-{:x}", since.unwrap_or_default().as_nanos(), std::process::id())
+}
+
 /// One line of progress. Dropped without an outcome, it was canceled.
 pub(crate) struct Task<'a> {
     session: &'a Session,
@@ -277,6 +304,12 @@ impl Task<'_> {
         self.start();
         self.is_done = true;
         let elapsed = self.begun.get().map(Instant::elapsed).unwrap_or_default();
+        if let Some(done) =
+            self.session.done.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
+        {
+            let (name, log) = (self.name.clone(), self.log_name());
+            done.push(BuildStep { name, outcome: outcome.code().to_owned(), log });
+        }
         (self.session.listener)(Event::Done { task: self.id, outcome, elapsed });
     }
 }

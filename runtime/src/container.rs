@@ -209,6 +209,16 @@ pub fn containers(store: &Store) -> Result<Vec<(State, bool)>, RuntimeError> {
     list(&all)
 }
 
+/// Lists containers as [`containers`] does, each with how much room it takes on the disk, in bytes.
+///
+/// # Errors
+///
+/// As for [`containers`].
+pub fn sizes(store: &Store) -> Result<Vec<(State, bool, u64)>, RuntimeError> {
+    let size = |it: &State| n_bytes(&folder_of_all(store).join(it.id.to_string()));
+    Ok(containers(store)?.into_iter().map(|(it, runs)| (it.clone(), runs, size(&it))).collect())
+}
+
 /// Removes what killed processes left of containers that were not to be kept. Costs nothing where there are no containers.
 ///
 /// # Errors

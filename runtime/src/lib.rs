@@ -39,7 +39,7 @@ mod mounts;
 pub mod request;
 pub mod run;
 
-pub use container::{Container, Removed, State, containers, reap, remove_ended};
+pub use container::{Container, Removed, State, containers, reap, remove_ended, sizes};
 pub use error::RuntimeError;
 pub use request::{Bind, RunRequest, Tmpfs};
 pub use run::{Image, run};

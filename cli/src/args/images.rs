@@ -24,7 +24,7 @@ pub struct ListArgs {
     /// Show digests
     #[arg(long)]
     pub digests: bool,
-    /// Only some: `reference=PATTERN`, `label=NAME[=VALUE]`, `dangling=true|false`, `before=IMAGE`, `since=IMAGE`
+    /// Only some: `reference=PATTERN`, `label=NAME[=VALUE]`, `dangling=true|false`, `before=IMAGE`, `since=IMAGE`, `until=24h`
     #[arg(short, long = "filter", value_name = "FILTER")]
     pub filters: Vec<String>,
     /// `table`, `json`, or a template such as `{{.Repository}}:{{.Tag}}`
@@ -140,6 +140,9 @@ pub struct ImagePruneArgs {
     /// Do not ask
     #[arg(short, long)]
     pub force: bool,
+    /// Only some: `until=24h`, `label=NAME[=VALUE]`, `label!=NAME[=VALUE]`, `dangling=true|false`
+    #[arg(long = "filter", value_name = "FILTER")]
+    pub filters: Vec<String>,
 }
 
 /// `kiln image …`.
@@ -188,6 +191,7 @@ impl ImageCommand {
             Self::Prune(args) => Command::System(system::SystemCommand::Prune(system::PruneArgs {
                 all: args.all,
                 force: args.force,
+                filters: args.filters,
                 what: system::PruneWhat::Images,
                 ..system::PruneArgs::default()
             })),

@@ -80,6 +80,8 @@ pub enum Command {
     /// Show and clean the store
     #[command(subcommand)]
     System(system::SystemCommand),
+    /// Show what takes space in the store, and who needs it
+    Du(system::DiskArgs),
     /// Show what this machine lets kiln do
     Info(system::InfoArgs),
     /// Show the version
@@ -100,6 +102,7 @@ impl Command {
         match self {
             Self::Image(command) => command.flat(),
             Self::Builder(command) => command.flat(),
+            Self::Du(args) => Self::System(system::SystemCommand::Df(args)),
             other => other,
         }
     }

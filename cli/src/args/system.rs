@@ -62,12 +62,18 @@ pub struct PruneArgs {
     /// Do not ask
     #[arg(short, long)]
     pub force: bool,
-    /// Only what was not used since: `until=24h`
+    /// Only some: `until=24h`, and for images `label=NAME[=VALUE]`, `label!=NAME[=VALUE]`, for the cache `id=START`, `description=TEXT`
     #[arg(long = "filter", value_name = "FILTER")]
     pub filters: Vec<String>,
-    /// Keep the cache below this size, oldest entries go first
-    #[arg(long, alias = "keep-storage", alias = "max-used-space", value_name = "BYTES", value_parser = size)]
-    pub keep: Option<u64>,
+    /// Keep no more than so much of the cache; what was not used for the longest time goes first
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    pub max_used_space: Option<u64>,
+    /// Remove until so much of the disk is free
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    pub min_free_space: Option<u64>,
+    /// Keep so much of the cache in any case
+    #[arg(long, alias = "keep-storage", value_name = "BYTES", value_parser = size)]
+    pub reserved_space: Option<u64>,
     /// What to look at.
     #[arg(skip)]
     pub what: PruneWhat,

@@ -117,7 +117,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Push(args) => transfer::push::run(&args, &globals),
         Command::System(SystemCommand::Prune(args)) => system::prune::run(&args, &globals),
         // `flat` leaves none of these.
-        Command::Image(_) | Command::Builder(_) => Err(missing("this")),
+        Command::Image(_) | Command::Builder(_) | Command::Du(_) => Err(missing("this")),
     }
 }
 

@@ -5,11 +5,12 @@
 //!
 //! 1. [`csv`] — `key=value,key=value`, as `--output`, `--secret` and `--ssh` take it.
 //! 2. [`output`], [`secret`], [`ssh`], [`call`] — the options of `kiln build` made of such fields.
-//! 3. [`pair`], [`size`], [`limit`], [`layer_limit`], [`host`], [`annotation`], [`volume`], [`isolation`] — the rest.
+//! 3. [`pair`], [`size`], [`duration`], [`limit`], [`layer_limit`], [`host`], [`annotation`], [`volume`], [`isolation`] — the rest.
 
 pub mod annotation;
 pub mod call;
 pub mod csv;
+pub mod duration;
 pub mod host;
 pub mod isolation;
 pub mod layer_limit;

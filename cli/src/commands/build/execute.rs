@@ -87,6 +87,10 @@ fn build(job: &mut Job, session: &mut Session, warnings: &mut Vec<Warning>) -> R
         .build(&plans, &facts)
         .map_err(|error| shown(source, &[of_step(&ignore, &error)], Exit::Failed))?;
     let image = outputs::write(job, session, &images)?;
+    if let Err(error) = session.store.collect() {
+        let message = format!("cannot remove what became old: {error}");
+        (session.listener)(Event::Warning { task: None, message });
+    }
     Ok(Finished { image, build: Some(session.build_id.clone()) })
 }
 
@@ -166,7 +170,6 @@ fn session(job: &Job, globals: &Globals, listener: Listener) -> Result<Session> 
         (_, Some(NetworkConfig::Host)) => DefaultNetwork::Host,
         (_, None) => DefaultNetwork::IsolatedOrHost,
     };
-    session.build_id = crate::time::build_id();
     if let Some(n_jobs) = job.jobs {
         session.n_jobs = n_jobs.get();
     }

@@ -14,7 +14,7 @@ use crate::{
     print::{self, Table},
     template::Template,
     time,
-    values::{boolean, size::show},
+    values::{boolean, duration::duration, size::show},
 };
 
 /// One line of the list.
@@ -75,6 +75,10 @@ pub fn run(args: &ListArgs, globals: &Globals) -> Result<Exit> {
             rows.push(row("<none>".to_owned(), "<none>".to_owned()));
         }
     }
+    // The newest first, as docker has it; equally old ones by name.
+    rows.sort_by(|a: &Row, b: &Row| {
+        (b.created, &a.repository, &a.tag).cmp(&(a.created, &b.repository, &b.tag))
+    });
     print::out(&text(args, &rows)?)?;
     Ok(Exit::Done)
 }
@@ -132,18 +136,39 @@ fn text(args: &ListArgs, rows: &[Row]) -> Result<String> {
         }
         Some("json") => Ok(rows.iter().map(|it| format!("{}\n", it.json(now))).collect()),
         Some(format) => {
-            let template = Template::parse(format.strip_prefix("table ").unwrap_or(format));
+            let columns = format.strip_prefix("table ");
+            let template = Template::parse(columns.unwrap_or(format));
             let template =
                 template.map_err(|message| Failure::input(anyhow!("--format: {message}")))?;
-            let mut out = String::new();
-            for row in rows {
-                let line = template.fill(&row.json(now), &Value::Null);
-                out += &line.map_err(|message| Failure::input(anyhow!("--format: {message}")))?;
-                out.push('\n');
+            let fill = |value: &Value| {
+                let line = template.fill(value, &Value::Null);
+                line.map_err(|message| Failure::input(anyhow!("--format: {message}")))
+            };
+            if columns.is_some() {
+                // As in docker: a head made by the same template, and columns apart by tabs.
+                let head = fill(&titles())?;
+                let mut table = Table::new(&head.split('\t').collect::<Vec<_>>());
+                for row in rows {
+                    table.row(fill(&row.json(now))?.split('\t').map(str::to_owned).collect());
+                }
+                return Ok(table.to_string());
             }
-            Ok(out)
+            rows.iter().map(|it| Ok(fill(&it.json(now))? + "\n")).collect()
         }
     }
+}
+
+/// The titles of the columns.
+fn titles() -> Value {
+    json!({
+        "Repository": "REPOSITORY",
+        "Tag": "TAG",
+        "Digest": "DIGEST",
+        "ID": "IMAGE ID",
+        "CreatedSince": "CREATED",
+        "CreatedAt": "CREATED AT",
+        "Size": "SIZE",
+    })
 }
 
 impl Row {
@@ -165,6 +190,7 @@ enum Filter {
     Reference(String),
     Label(String, Option<String>),
     Dangling(bool),
+    /// `before=IMAGE`, and `until=24h`.
     Before(i64),
     Since(i64),
 }
@@ -189,8 +215,16 @@ impl Filter {
             "dangling" => Self::Dangling(boolean(value).map_err(wrong)?),
             "before" => Self::Before(created(value)?),
             "since" => Self::Since(created(value)?),
+            "until" => match (duration(value), time::parse(value)) {
+                (Ok(age), _) => {
+                    let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+                    Self::Before(time::now().saturating_sub(age))
+                }
+                (Err(_), Some(seconds)) => Self::Before(seconds),
+                (Err(message), None) => return Err(wrong(message)),
+            },
             other => {
-                let known = "known are reference, label, dangling, before and since";
+                let known = "known are reference, label, dangling, before, since and until";
                 return Err(wrong(format!("`{other}` is not known")).hint(known));
             }
         })

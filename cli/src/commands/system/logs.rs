@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Read, Write};
 
 use anyhow::{Context, anyhow};
-use cache::logs::BuildLog;
+use cache::{BuildLog, BuildStep};
 
 use crate::{
     args::system::LogsArgs,
@@ -27,7 +27,8 @@ pub fn run(args: &LogsArgs, globals: &Globals) -> Result<Exit> {
         let mut table = Table::new(&["BUILD", "CREATED", "STEPS"]);
         for it in &builds {
             let age = time::now() - i64::try_from(it.modified).unwrap_or(0);
-            table.row(vec![it.build.clone(), time::ago(age), it.steps.len().to_string()]);
+            let n_steps = it.steps.len().max(it.files.len());
+            table.row(vec![it.build.clone(), time::ago(age), n_steps.to_string()]);
         }
         print::out(&table.to_string())?;
         return Ok(Exit::Done);
@@ -41,17 +42,18 @@ pub fn run(args: &LogsArgs, globals: &Globals) -> Result<Exit> {
             Some(name) => anyhow!("there are no logs of a build `{name}`"),
             None => anyhow!("there are no logs of any build"),
         };
-        let hint =
-            "`kiln logs --list` lists the builds; a build whose steps are all cached has no logs";
-        return Err(Failure::failed(message).hint(hint));
+        return Err(Failure::failed(message).hint("`kiln logs --list` lists the builds"));
     };
-    for step in chosen
-        .steps
-        .iter()
-        .filter(|it| args.step.as_ref().is_none_or(|wanted| it.contains(wanted.as_str())))
-    {
-        let Some(mut file) = store.open_log(&chosen.build, step).or_failed()? else { continue };
-        print::out(&format!("# {step}\n"))?;
+    let wanted = |name: &str| args.step.as_ref().is_none_or(|it| name.contains(it.as_str()));
+    for step in steps(chosen).into_iter().filter(|it| wanted(&it.name)) {
+        let ending = match step.outcome.as_str() {
+            "" | "done" => String::new(),
+            other => format!(" ({other})"),
+        };
+        print::out(&format!("# {}{ending}\n", step.name))?;
+        let Some(mut file) = store.open_log(&chosen.build, &step.log).or_failed()? else {
+            continue;
+        };
         let mut stdout = io::stdout().lock();
         let shown = match stdout.is_terminal() {
             true => show(file, &mut stdout),
@@ -62,13 +64,23 @@ pub fn run(args: &LogsArgs, globals: &Globals) -> Result<Exit> {
         match shown {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 return Err(error)
-                    .with_context(|| format!("cannot show the log of step `{step}`"))
+                    .with_context(|| format!("cannot show the log of step `{}`", step.name))
                     .or_failed();
             }
             _ => print::out("\n")?,
         }
     }
     Ok(Exit::Done)
+}
+
+/// What a build did. Of one that was killed only the files of output are known.
+fn steps(build: &BuildLog) -> Vec<BuildStep> {
+    if !build.steps.is_empty() {
+        return build.steps.clone();
+    }
+    let of_file =
+        |it: &String| BuildStep { name: it.clone(), outcome: String::new(), log: it.clone() };
+    build.files.iter().map(of_file).collect()
 }
 
 /// Writes a log to a terminal, line by line.
