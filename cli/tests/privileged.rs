@@ -24,7 +24,7 @@ fn privileged_statuses_are_those_of_the_process() {
         (&["--mount", "type=bind,source=./missing,target=/x", "box"], 125, ""),
         (&["-w", "relative", "box"], 125, ""),
         (&["--entrypoint", "", "box"], 125, ""),
-        (&["--network", "bridge", "box"], 125, ""),
+        (&["--network", "frob", "box"], 125, ""),
         (&["-d", "box"], 125, ""),
         (&["--pull", "never", "nosuch"], 125, ""),
         (&["--entrypoint", "echo", "box", "a", "b"], 0, "a b\n"),

@@ -71,6 +71,8 @@ pub struct Session {
     pub clamp_times: bool,
     /// The network of a RUN that does not ask for a certain one.
     pub default_network: DefaultNetwork,
+    /// What a RUN may use.
+    pub limits: sandbox::CgroupLimits,
     /// The build's name in the store's logs; one of its own, unless another is given.
     pub build_id: String,
     /// Keeps what this session looks up from being collected.
@@ -83,6 +85,17 @@ pub struct Session {
     runtime: OnceLock<tokio::runtime::Runtime>,
     next_task: AtomicU32,
     said: Mutex<BTreeSet<&'static str>>,
+    _at_end: AtEnd,
+}
+
+/// Ends what the sandboxes of a session have kept for those that might have followed.
+#[derive(Debug)]
+struct AtEnd;
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        sandbox::release();
+    }
 }
 
 /// The network of a RUN that does not ask for a certain one.
@@ -118,6 +131,8 @@ impl Session {
             said: Mutex::new(BTreeSet::new()),
             build_id: new_build_id(),
             done: Mutex::new(None),
+            limits: sandbox::CgroupLimits::usual(),
+            _at_end: AtEnd,
             remote: RemoteLayers::default(),
             fetches: Fetches::default(),
             copies: Copies::default(),

@@ -107,6 +107,7 @@ pub fn run(
     }
     let exit = attachment.run(&child)?;
     drop(child);
+    sandbox::release();
     container.ended(exit.shell_status())?;
     Ok(exit)
 }

@@ -31,6 +31,8 @@ pub struct Exit {
     pub signal: Option<i32>,
     /// Whether a process of the sandbox was killed because its memory limit was reached.
     pub oom: bool,
+    /// Whether one could not be started because the limit of processes was reached.
+    pub too_many_processes: bool,
 }
 
 impl Exit {
@@ -265,6 +267,7 @@ impl Child {
         }
         let mut exit = self.reported();
         exit.oom = state.clean_up.limit_groups.had_oom_kill();
+        exit.too_many_processes = state.clean_up.limit_groups.had_too_many_processes();
         state.clean_up.run();
         state.exit = Some(exit);
         Ok(Some(exit))
@@ -272,7 +275,8 @@ impl Child {
 
     /// What init said before it ended. If it said nothing, it was killed and all others with it.
     fn reported(&self) -> Exit {
-        let mut exit = Exit { code: None, signal: Some(libc::SIGKILL), oom: false };
+        let mut exit =
+            Exit { code: None, signal: Some(libc::SIGKILL), oom: false, too_many_processes: false };
         let mut message = [0_u8; 3];
         while let Ok((n_read, _)) =
             rustix::net::recv(&self.control, &mut message, RecvFlags::DONTWAIT)

@@ -37,7 +37,7 @@ use crate::program::{Failure, Process};
 use crate::seccomp;
 use crate::spawn::{
     STACK_SIZE, c_string, command_line, commands, environment, explain, invalid, invalid_nul,
-    limits, streams,
+    limits_of, streams,
 };
 use crate::spec::{Mount, Network, Root, Seccomp, Source, Spec, Stdio};
 use crate::sys::{self, CStrings, Fork};
@@ -129,17 +129,14 @@ pub(crate) fn spawn(spec: &Spec) -> Result<Child, SandboxError> {
         inside::create_dirs(root.as_fd(), &cwd)
             .map_err(|errno| SandboxError::path("create working directory", &spec.cwd, errno))?;
     }
-    if !spec.cgroup.is_empty() {
-        let (groups, _files, notes) = LimitGroups::make(&spec.cgroup)?;
-        (clean_up.limit_groups, clean_up.notes) = (groups, notes);
-    }
+    clean_up.notes = LimitGroups::none(&spec.cgroup);
     let (streams, ours) = streams(spec.stdio, &identity)?;
     let granted = granted(spec)?;
     let process = Process {
         is_supervised: false,
         stdio: spec.stdio,
         streams,
-        limits: limits(&spec.ulimits)?,
+        limits: limits_of(spec, &clean_up)?,
         cwd: inside::join(&cwd)
             .map_err(|_| invalid_nul("working directory", spec.cwd.as_os_str()))?,
         uid: Uid::from_raw(identity.uid),

@@ -59,6 +59,7 @@ mod sys;
 mod user;
 mod userns;
 
+pub use cgroup::{release, remove_stale};
 pub use child::{Child, Exit};
 pub use error::SandboxError;
 pub use net::{Isolated, gateway, isolated, resolv_conf};

@@ -95,11 +95,18 @@ fn prepare(spec: &Spec) -> Result<Prepared, SandboxError> {
     // mounting everything but the standard nodes so that none does.
     let mut groups_to_join = Vec::new();
     let in_userns = userns::is_inside();
-    if !spec.privileged && !in_userns {
+    let has_device_rules = !spec.privileged && !in_userns;
+    let made = LimitGroups::make(&spec.cgroup, has_device_rules)?;
+    clean_up.limit_groups = made.groups;
+    clean_up.notes = made.notes;
+    groups_to_join.extend(made.join);
+    if has_device_rules && !clean_up.limit_groups.has_device_rules {
         clean_up.device_group = DeviceGroup::enter();
     }
+    let has_device_group =
+        clean_up.device_group.is_some() || clean_up.limit_groups.has_device_rules;
     // In a user namespace no node can be made, and none works but those of the machine.
-    let is_device_group = !in_userns && (spec.privileged || clean_up.device_group.is_some());
+    let is_device_group = !in_userns && (spec.privileged || has_device_group);
     let attrs =
         if is_device_group { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NODEV };
 
@@ -116,12 +123,6 @@ fn prepare(spec: &Spec) -> Result<Prepared, SandboxError> {
             .map_err(|errno| SandboxError::path("create working directory", &spec.cwd, errno))?;
     }
 
-    if !spec.cgroup.is_empty() {
-        let (groups, files, notes) = LimitGroups::make(&spec.cgroup)?;
-        clean_up.limit_groups = groups;
-        clean_up.notes = notes;
-        groups_to_join.extend(files);
-    }
     let made = |errno: Errno| SandboxError::setup("make the file systems of the sandbox", errno);
     let dev =
         devices::dev(is_device_group, spec.privileged, matches!(spec.stdio, Stdio::Pty { .. }))
@@ -155,7 +156,7 @@ fn prepare(spec: &Spec) -> Result<Prepared, SandboxError> {
     let process = Process {
         stdio: spec.stdio,
         streams,
-        limits: limits(&spec.ulimits)?,
+        limits: limits_of(spec, &clean_up)?,
         cwd: inside::join(&cwd)
             .map_err(|_| invalid_nul("working directory", spec.cwd.as_os_str()))?,
         uid: Uid::from_raw(kernels.uid),
@@ -289,7 +290,27 @@ pub(crate) fn streams(stdio: Stdio, identity: &Identity) -> Result<Streams, Sand
     })
 }
 
-pub(crate) fn limits(ulimits: &[(String, i64, i64)]) -> Result<Vec<(u32, u64, u64)>, SandboxError> {
+/// Those that were asked for; and where no control group limits the number of processes, what limits those of a user. That
+/// does not hold for the machine's root.
+pub(crate) fn limits_of(
+    spec: &Spec,
+    clean_up: &CleanUp,
+) -> Result<Vec<(u32, u64, u64)>, SandboxError> {
+    let mut all = limits(&spec.ulimits)?;
+    let is_set = spec.ulimits.iter().any(|(name, ..)| name == "nproc");
+    if let Some(pids) = spec.cgroup.pids
+        && !is_set
+        && !clean_up.limit_groups.has_pids
+    {
+        let number = LIMITS.iter().position(|it| *it == "nproc").unwrap_or_default();
+        let most = rustix::process::getrlimit(rustix::process::Resource::Nproc).maximum;
+        let pids = most.map_or(pids, |it| it.min(pids));
+        all.push((number as u32, pids, pids));
+    }
+    Ok(all)
+}
+
+fn limits(ulimits: &[(String, i64, i64)]) -> Result<Vec<(u32, u64, u64)>, SandboxError> {
     let value = |it: i64| if it < 0 { u64::MAX } else { it as u64 };
     ulimits
         .iter()
@@ -372,9 +393,14 @@ pub(crate) fn invalid(what: &'static str, value: &OsStr, reason: &'static str) -
 
 fn start(spec: &Spec, prepared: Prepared) -> Result<Child, SandboxError> {
     let Prepared { mut program, ours, root, mut clean_up, supervision } = prepared;
-    let (group, mut join) = match &mut clean_up.device_group {
-        Some(group) => (group.start_in.take(), group.join.take()),
-        None => (None, None),
+    let limits = &mut clean_up.limit_groups;
+    let (group, mut join) = match (limits.start_in.take(), &mut clean_up.device_group) {
+        (Some(group), _) => {
+            limits.start_in = group.try_clone().ok();
+            (Some(group), limits.join_file())
+        }
+        (None, Some(group)) => (group.start_in.take(), group.join.take()),
+        (None, None) => (None, None),
     };
     if group.is_none() {
         program.groups_to_join.extend(join.take());
@@ -388,22 +414,28 @@ fn start(spec: &Spec, prepared: Prepared) -> Result<Child, SandboxError> {
     let (control, control_of_init) = sockets()?;
     let namespaces = if spec.init { program.namespaces } else { namespace::PID };
 
-    // No handler of ours may run in the copy.
-    let mask = sys::block_signals();
-    let mut forked = sys::fork_into(namespaces, group.as_ref().map(|it| it.as_fd()));
-    if group.is_some() && forked.is_err() {
-        // Starting in a group needs Linux 5.7 and a call that filters of containers refuse.
-        program.groups_to_join.extend(join);
-        forked = sys::fork_into(namespaces, None);
-    }
-    if let Ok(Fork::Child) = forked {
-        init::run(&mut program, &report, &control_of_init);
-    }
-    sys::restore_signals(mask);
+    let fork = move || {
+        // No handler of ours may run in the copy.
+        let mask = sys::block_signals();
+        let mut forked = sys::fork_into(namespaces, group.as_ref().map(|it| it.as_fd()));
+        if group.is_some() && forked.is_err() {
+            // Starting in a group needs Linux 5.7 and a call that filters of containers refuse.
+            program.groups_to_join.extend(join);
+            forked = sys::fork_into(namespaces, None);
+        }
+        if let Ok(Fork::Child) = forked {
+            init::run(&mut program, &report, &control_of_init);
+        }
+        sys::restore_signals(mask);
+        (forked, program)
+    };
+    let (forked, program) = match &clean_up.limit_groups.launcher {
+        Some(launcher) => launcher.run(fork).ok_or(SandboxError::SetupDied)?,
+        None => fork(),
+    };
     let Fork::Parent { pid, pidfd } = forked.map_err(failed)? else {
         return Err(SandboxError::SetupDied);
     };
-    drop((report, control_of_init));
 
     let mut record = [0_u8; 16];
     let mut received = receive(reports.as_fd(), &mut record);

@@ -78,7 +78,7 @@ impl Spec {
             mounts: Vec::new(),
             shm_size: None,
             ulimits: Vec::new(),
-            cgroup: CgroupLimits::default(),
+            cgroup: CgroupLimits::usual(),
             capabilities: Capabilities::Default,
             seccomp: Seccomp::Default,
             init: false,
@@ -256,23 +256,40 @@ pub enum Seccomp {
     Unconfined,
 }
 
-/// Limits that control groups enforce. The default is none.
+/// Limits that control groups enforce. The default is none; [`Spec::new`] limits the number of processes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CgroupLimits {
     /// Memory in bytes.
     pub memory: Option<u64>,
-    /// Memory and swap together in bytes.
+    /// Memory and swap together in bytes; [`u64::MAX`] is as much as there is. Twice the memory if not given.
     pub memory_swap: Option<u64>,
     /// Processors, as `--cpus`: 1.5 is one and a half.
     pub cpus: Option<f64>,
+    /// Weight against others, as `--cpu-shares`: 2 to 262144, where 1024 is usual.
+    pub cpu_shares: Option<u64>,
+    /// Microseconds of processor time in each period, instead of [`cpus`](Self::cpus).
+    pub cpu_quota: Option<u64>,
+    /// The length of a period in microseconds; a tenth of a second if not given.
+    pub cpu_period: Option<u64>,
+    /// Processors it may use, as `0-2,4`.
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes it may use.
+    pub cpuset_mems: Option<String>,
     /// Number of processes and threads.
     pub pids: Option<u64>,
+    /// Whether that number was asked for, so that a machine which cannot enforce it is worth a note.
+    pub is_pids_asked: bool,
+    /// A group below which the limits are set, from the root of the hierarchy; it is made if it is missing.
+    pub parent: Option<std::path::PathBuf>,
 }
 
 impl CgroupLimits {
-    /// Whether nothing is limited.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+    /// How many processes and threads a sandbox may have if nothing is said. It is Podman's number.
+    pub const DEFAULT_PIDS: u64 = 2048;
+
+    /// Those of a sandbox of which nothing is said.
+    pub fn usual() -> Self {
+        Self { pids: Some(Self::DEFAULT_PIDS), ..Self::default() }
     }
 }
 

@@ -230,6 +230,9 @@ pub(crate) struct CStrings {
     _strings: Vec<std::ffi::CString>,
 }
 
+// SAFETY: the pointers lead to the strings, which are owned, never change, and stay where they are when this moves.
+unsafe impl Send for CStrings {}
+
 impl CStrings {
     /// Takes the strings over.
     pub(crate) fn new(strings: Vec<std::ffi::CString>) -> Self {

@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::{ArgAction, Args};
 
-use super::refused;
+use super::{limits::LimitArgs, refused};
 use crate::{
     progress::Mode,
     values::{
@@ -107,9 +107,9 @@ pub struct BuildArgs {
     /// A limit of processes, for example `nofile=1024:2048`
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]", value_parser = ulimit, help_heading = "RUN")]
     pub ulimits: Vec<Ulimit>,
-    /// The cgroup above those of RUN
-    #[arg(long, value_name = "PATH", help_heading = "RUN")]
-    pub cgroup_parent: Option<String>,
+    /// What a RUN may use.
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// The sandbox: `auto` (the best the machine permits), `root`, `rootless`, `chroot` or `none`; see `kiln info`
     #[arg(long, value_name = "KIND", value_parser = isolation, default_value = "auto", hide_default_value = true, help_heading = "RUN")]
     pub isolation: sandbox::Isolation,

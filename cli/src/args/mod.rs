@@ -12,6 +12,7 @@
 pub mod build;
 pub mod dockerfile;
 pub mod images;
+pub mod limits;
 pub mod refused;
 pub mod registry;
 pub mod run;

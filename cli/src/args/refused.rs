@@ -42,7 +42,7 @@ const fn flag(name: &'static str, hint: &'static str) -> RefusedOption {
 
 const CACHE: &str =
     "the store keeps its own cache; a cache shared through a registry or folder comes later";
-const LIMITS: &str = "limits of memory, CPU and processes come later; use `systemd-run --scope -p MemoryMax=…` until then";
+const LIMITS: &str = "use `--memory`, `--cpus` and the like";
 const DAEMON: &str = "kiln needs no builder and no daemon; leave the option away";
 
 /// `kiln build`.
@@ -57,13 +57,6 @@ impl Table for Build {
         value("cache-to", CACHE),
         value("policy", "source policies are not there yet; pin images by digest instead"),
         value("resource", LIMITS),
-        value("memory", LIMITS),
-        value("memory-swap", LIMITS),
-        value("cpu-period", LIMITS),
-        value("cpu-quota", LIMITS),
-        value("cpu-shares", LIMITS),
-        value("cpuset-cpus", LIMITS),
-        value("cpuset-mems", LIMITS),
         value("security-opt", "every RUN has docker's default hardening"),
         flag("squash", "write a multi-stage Dockerfile and COPY the result into the last stage"),
         flag("compress", "there is no daemon to send the context to; leave the option away"),
@@ -78,7 +71,6 @@ const DEVICES: &str =
 const NAMESPACES: &str =
     "namespaces are the container's own, but for the network; leave the option away";
 const RESOLVER: &str = "mount a file of your own with `-v FILE:/etc/resolv.conf:ro`";
-const CPUS: &str = "use `--cpus`";
 
 /// `kiln run`.
 #[derive(Debug, Clone, Copy)]
@@ -110,10 +102,6 @@ impl Table for Run {
         value("link", PORTS),
         value("mac-address", PORTS),
         value("network-alias", PORTS),
-        value("cpu-shares", CPUS),
-        value("cpu-period", CPUS),
-        value("cpu-quota", CPUS),
-        value("cpuset-cpus", CPUS),
         value("group-add", "use `--user NAME:GROUP`, or put the user into the groups of the image"),
         value("health-cmd", "health checks are not run yet; leave the option away"),
         value("stop-signal", "a signal that kiln gets is passed on; send the one you want"),

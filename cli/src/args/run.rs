@@ -4,12 +4,12 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::refused;
+use super::{limits::LimitArgs, refused};
 use crate::values::{
     AddHost, BindMount, Mount, Pair, SecurityOption, TmpfsMount, Ulimit,
     host::add_host,
     isolation::isolation,
-    limit::{cpus, pids, ulimit},
+    limit::ulimit,
     mount::{mount, tmpfs, volume},
     pair::pair,
     security::security_option,
@@ -82,18 +82,9 @@ pub struct RunArgs {
     /// A limit of processes, for example `nofile=1024:2048`
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]", value_parser = ulimit)]
     pub ulimits: Vec<Ulimit>,
-    /// The most memory it may use
-    #[arg(short, long, value_name = "BYTES", value_parser = size)]
-    pub memory: Option<u64>,
-    /// The most memory and swap together
-    #[arg(long, value_name = "BYTES", value_parser = size)]
-    pub memory_swap: Option<u64>,
-    /// How many processors it may use, for example `1.5`
-    #[arg(long, value_name = "NUMBER", value_parser = cpus)]
-    pub cpus: Option<f64>,
-    /// How many processes it may have; -1 is no limit
-    #[arg(long, value_name = "NUMBER", value_parser = pids, allow_negative_numbers = true)]
-    pub pids_limit: Option<i64>,
+    /// What it may use.
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Give it a capability
     #[arg(long, value_name = "CAPABILITY")]
     pub cap_add: Vec<String>,

@@ -66,7 +66,7 @@ impl Globals {
         self.store_of(&self.config()?)
     }
 
-    /// Opens the store that this configuration names, and removes what killed containers left in it.
+    /// Opens the store that this configuration names, and removes what killed builds and containers left.
     ///
     /// # Errors
     ///
@@ -75,6 +75,7 @@ impl Globals {
         let options = config.store_options(&self.limits);
         let store = Store::open_with(&self.store_root(config)?, options).or_failed()?;
         runtime::reap(&store).or_failed()?;
+        sandbox::remove_stale();
         Ok(store)
     }
 }

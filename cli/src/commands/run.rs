@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow};
 use cache::{NamedImage, PlatformImage};
 use executor::Session;
 use runtime::{Bind, Image, RunRequest, RuntimeError, Tmpfs};
-use sandbox::{Capabilities, CgroupLimits, Network, Seccomp};
+use sandbox::{Capabilities, Network, Seccomp};
 
 use super::{
     Globals,
@@ -56,6 +56,11 @@ fn start(args: RunArgs, globals: &Globals) -> Result<Exit> {
     if exit.oom {
         print::err(
             "warning: a process of the container was killed because the memory limit was reached\n",
+        );
+    }
+    if exit.too_many_processes {
+        print::err(
+            "warning: a process of the container could not be started because the limit of processes was reached\n",
         );
     }
     Ok(Exit::Process(u8::try_from(exit.shell_status()).unwrap_or(OUR_FAULT)))
@@ -125,12 +130,7 @@ fn request(args: &RunArgs) -> Result<RunRequest> {
         add_hosts: args.add_hosts.iter().map(|it| (it.name.clone(), it.address.clone())).collect(),
         shm_size: args.shm_size,
         ulimits: args.ulimits.iter().map(|it| (it.name.clone(), it.soft, it.hard)).collect(),
-        limits: CgroupLimits {
-            memory: args.memory,
-            memory_swap: args.memory_swap,
-            cpus: args.cpus,
-            pids: args.pids_limit.and_then(|it| u64::try_from(it).ok()).filter(|it| *it > 0),
-        },
+        limits: args.limits.limits()?,
         capabilities: Capabilities::parse(&args.cap_add, &args.cap_drop).or_input()?,
         privileged: args.privileged,
         init: args.init,

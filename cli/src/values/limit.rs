@@ -67,6 +67,18 @@ pub fn cpus(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Parses a number that is not 0.
+///
+/// # Errors
+///
+/// Returns a message that names the text.
+pub fn number(text: &str) -> Result<u64, String> {
+    match text.parse::<u64>() {
+        Ok(value) if value > 0 => Ok(value),
+        _ => Err(format!("`{text}` is not a number above 0")),
+    }
+}
+
 /// Parses a number of processes; -1 and 0 are no limit.
 ///
 /// # Errors

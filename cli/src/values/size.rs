@@ -26,6 +26,15 @@ pub fn size(text: &str) -> Result<u64, String> {
     Ok(bytes as u64)
 }
 
+/// Parses a size, or -1 for none that is too large.
+///
+/// # Errors
+///
+/// Returns a message that names the text.
+pub fn size_or_unlimited(text: &str) -> Result<u64, String> {
+    if text.trim() == "-1" { Ok(u64::MAX) } else { size(text) }
+}
+
 /// Writes a number of bytes with decimal units, as docker's listings do: three digits that count.
 pub fn show(bytes: u64) -> String {
     let (mut value, mut unit) = (bytes as f64, 0);

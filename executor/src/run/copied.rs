@@ -18,7 +18,7 @@ use cache::{Snapshot, StagedTree};
 use planner::plan::{MountOp, Op, RunOp, Sharing, Source, Step};
 use sandbox::{Access, Mount, Root, Source as MountSource, Spec};
 
-use super::{check_exit, describe, mounts::Guard, os};
+use super::{check_exit, mounts::Guard, os};
 use crate::{
     error::ExecutorError,
     execute::{Execution, Made},
@@ -77,7 +77,7 @@ impl Execution<'_> {
         create_dir(&scratch)?;
 
         let root = Root::Copy { tree: tree.clone(), aside: staged.work() };
-        let mut spec = describe(op, root, self.network(op, task));
+        let mut spec = self.describe(op, root, task);
         let guards = self.add_copies(step, &mut spec, op, &scratch, task)?;
         task.start();
         let exit = self.run_sandbox(&spec, task)?;

@@ -96,7 +96,7 @@ impl Execution<'_> {
             .map_err(|source| ExecutorError::Write { path: scratch.clone(), source })?;
 
         let root = Root::Overlay { lower, upper: staged.upper(), work: staged.work() };
-        let mut spec = describe(op, root, self.network(op, task));
+        let mut spec = self.describe(op, root, task);
         let mut guards = Vec::new();
         for (mount_idx, mount) in op.mounts.iter().enumerate() {
             self.add_mount(step, &mut spec, mount, &scratch, mount_idx, &mut guards, task)?;
@@ -117,6 +117,43 @@ impl Execution<'_> {
         Ok(Made { index: Some(index) })
     }
 
+    /// The sandbox of a command, but for its mounts.
+    fn describe(&self, op: &RunOp, root: Root, task: &Task<'_>) -> Spec {
+        let network = self.network(op, task);
+        let mut spec = Spec::new(root, op.args.iter().map(|it| os(it)));
+        let proxies = op.proxy_env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        spec.env = op
+            .env
+            .pairs()
+            .into_iter()
+            .chain(proxies)
+            .map(|(name, value)| (os(name), os(value)))
+            .collect();
+        spec.cwd = PathBuf::from(os(&op.cwd));
+        spec.create_cwd = true;
+        spec.user = op.user.clone();
+        spec.hostname = op.hostname.clone();
+        spec.network = network;
+        spec.hosts = Some(network::hosts_file(op, network));
+        spec.resolv_conf = Some(sandbox::resolv_conf(network));
+        spec.privileged = op.insecure;
+        spec.shm_size = op.shm_size;
+        spec.ulimits = op.ulimits.clone();
+        spec.cgroup = self.session.limits.clone();
+        spec.cgroup.parent = op.cgroup_parent.clone().map(PathBuf::from);
+        if let Some((name, script)) = &op.script {
+            let target = PathBuf::from(os(&format!("/dev/pipes/{name}")));
+            spec.mounts.push(Mount::File {
+                content: parser::encode(script),
+                target,
+                mode: 0o755,
+                uid: 0,
+                gid: 0,
+            });
+        }
+        spec
+    }
+
     /// The unpacked layers of a chain, bottom up.
     pub(crate) fn trees_of(&self, chain: &Chain) -> Result<Vec<PathBuf>, ExecutorError> {
         let store = &self.session.store;
@@ -129,40 +166,6 @@ impl Execution<'_> {
         }
         Ok(trees)
     }
-}
-
-/// The sandbox of a command, but for its mounts.
-fn describe(op: &RunOp, root: Root, network: sandbox::Network) -> Spec {
-    let mut spec = Spec::new(root, op.args.iter().map(|it| os(it)));
-    let proxies = op.proxy_env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    spec.env = op
-        .env
-        .pairs()
-        .into_iter()
-        .chain(proxies)
-        .map(|(name, value)| (os(name), os(value)))
-        .collect();
-    spec.cwd = PathBuf::from(os(&op.cwd));
-    spec.create_cwd = true;
-    spec.user = op.user.clone();
-    spec.hostname = op.hostname.clone();
-    spec.network = network;
-    spec.hosts = Some(network::hosts_file(op, network));
-    spec.resolv_conf = Some(sandbox::resolv_conf(network));
-    spec.privileged = op.insecure;
-    spec.shm_size = op.shm_size;
-    spec.ulimits = op.ulimits.clone();
-    if let Some((name, script)) = &op.script {
-        let target = PathBuf::from(os(&format!("/dev/pipes/{name}")));
-        spec.mounts.push(Mount::File {
-            content: parser::encode(script),
-            target,
-            mode: 0o755,
-            uid: 0,
-            gid: 0,
-        });
-    }
-    spec
 }
 
 fn check_exit(op: &RunOp, ended: Ended) -> Result<(), ExecutorError> {

@@ -34,6 +34,9 @@ impl Execution<'_> {
         });
         let exit = child.wait()?;
         drop(guard);
+        if exit.too_many_processes {
+            task.warn("a process could not be started because the limit of processes was reached (`--pids-limit`)".to_owned());
+        }
         self.session.cancel.check()?;
         let output = output.into_inner().unwrap_or_else(PoisonError::into_inner);
         let link_owners = child.take_link_owners();

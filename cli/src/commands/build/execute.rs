@@ -170,6 +170,7 @@ fn session(job: &Job, globals: &Globals, listener: Listener) -> Result<Session> 
         (_, Some(NetworkConfig::Host)) => DefaultNetwork::Host,
         (_, None) => DefaultNetwork::IsolatedOrHost,
     };
+    session.limits = job.limits.clone();
     if let Some(n_jobs) = job.jobs {
         session.n_jobs = n_jobs.get();
     }

@@ -42,6 +42,8 @@ pub struct Job {
     pub secrets: Vec<Secret>,
     /// SSH agents and keys.
     pub ssh: Vec<Ssh>,
+    /// What a RUN may use.
+    pub limits: sandbox::CgroupLimits,
     /// RUN must have a network of its own.
     pub is_isolated: bool,
     /// `--pull`: ask the registry for base images that are in the store.
@@ -97,7 +99,7 @@ pub fn prepare(args: BuildArgs, env: impl Fn(&str) -> Option<String>) -> Result<
         add_hosts: args.add_hosts.into_iter().map(|it| (it.name, it.address)).collect(),
         shm_size: args.shm_size,
         ulimits: args.ulimits.into_iter().map(|it| (it.name, it.soft, it.hard)).collect(),
-        cgroup_parent: args.cgroup_parent,
+        cgroup_parent: args.limits.cgroup_parent.clone(),
         entitlements,
         named_contexts: args.build_contexts.into_iter().collect(),
         source_date_epoch: epoch,
@@ -125,6 +127,7 @@ pub fn prepare(args: BuildArgs, env: impl Fn(&str) -> Option<String>) -> Result<
         annotations: args.annotations,
         secrets,
         ssh: args.ssh,
+        limits: args.limits.limits()?,
         is_isolated,
         pull: args.pull,
         reproducible: args.reproducible,
