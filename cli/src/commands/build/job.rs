@@ -85,6 +85,7 @@ pub fn prepare(args: BuildArgs, env: impl Fn(&str) -> Option<String>) -> Result<
         .iter()
         .filter_map(|it| entitlement(it).transpose())
         .collect::<Result<Vec<_>>>()?;
+    let limits = args.limits.limits()?;
     let is_isolated = matches!(args.network.as_deref(), Some("isolated" | "bridge"));
     let request = Request {
         target: args.target,
@@ -127,7 +128,7 @@ pub fn prepare(args: BuildArgs, env: impl Fn(&str) -> Option<String>) -> Result<
         annotations: args.annotations,
         secrets,
         ssh: args.ssh,
-        limits: args.limits.limits()?,
+        limits,
         is_isolated,
         pull: args.pull,
         reproducible: args.reproducible,
