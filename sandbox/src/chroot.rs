@@ -8,7 +8,8 @@
 //!
 //! Read on in [`init`], the first process, and [`files`], `/dev` and `/proc`.
 //!
-//! What it cannot give: a host name, process ids, a network and a `/proc` of its own.
+//! What it cannot give: a host name, process ids and a network of its own. Without a network, a command can make no sockets but local
+//! ones; not even a loopback interface is there.
 
 mod files;
 mod init;
@@ -145,9 +146,10 @@ pub(crate) fn spawn(spec: &Spec) -> Result<Child, SandboxError> {
         capabilities: granted,
         no_new_privs: true,
         dies_with_parent: true,
-        filter: match spec.seccomp {
-            Seccomp::Default => Some(seccomp::filter(granted)),
-            Seccomp::Unconfined => None,
+        filter: match (spec.seccomp, spec.network) {
+            (_, Network::None) => Some(seccomp::filter_without_network(granted)),
+            (Seccomp::Default, _) => Some(seccomp::filter(granted)),
+            (Seccomp::Unconfined, _) => None,
         },
         commands: commands(spec)?,
         argv: CStrings::new(
@@ -175,7 +177,7 @@ fn refuse_what_needs_mounts(spec: &Spec) -> Result<(), SandboxError> {
         Spec { privileged: true, .. } => "a command with all rights",
         Spec { read_only: true, .. } => "a root that is read-only",
         Spec { stdio: Stdio::Pty { .. }, .. } => "a terminal",
-        Spec { network: Network::Host, .. } => return Ok(()),
+        Spec { network: Network::Host | Network::None, .. } => return Ok(()),
         _ => "a network of its own",
     };
     Err(SandboxError::Unsupported {

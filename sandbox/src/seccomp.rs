@@ -27,6 +27,9 @@ const NAMESPACE_FLAGS: u32 = 0x7E02_0000;
 const SOCKET_FAMILIES: [(u32, u32); 8] =
     [(0, 11), (13, 18), (21, 22), (24, 24), (26, 33), (35, 36), (39, 39), (41, 45)];
 
+/// Socket families that lead to no other machine: AF_UNIX and AF_NETLINK.
+const LOCAL_FAMILIES: [(u32, u32); 2] = [(1, 1), (16, 16)];
+
 /// Values of `personality` that are allowed: Linux, Linux 2.6 version, both with 32-bit addresses
 /// unchanged, and the query.
 const PERSONALITIES: [u32; 5] = [0, 8, 0x20000, 0x20008, u32::MAX];
@@ -57,9 +60,9 @@ const ABIS: [Abi; 2] = [
 pub(crate) fn filter(granted: u64) -> std::borrow::Cow<'static, [Instruction]> {
     static DEFAULT: OnceLock<Vec<Instruction>> = OnceLock::new();
     if granted == caps::DEFAULT {
-        DEFAULT.get_or_init(|| build(granted)).into()
+        DEFAULT.get_or_init(|| build(granted, &SOCKET_FAMILIES, |_| false)).into()
     } else {
-        build(granted).into()
+        build(granted, &SOCKET_FAMILIES, |_| false).into()
     }
 }
 
@@ -88,7 +91,7 @@ pub(crate) fn supervised(
     let mut calls: Vec<(u32, Action)> = rows()
         .filter_map(|row| {
             let number = row[abi.column].parse::<u32>().ok()?;
-            let own = verdict(row[row.len() - 1], granted);
+            let own = verdict(row[row.len() - 1], granted, &SOCKET_FAMILIES);
             let own =
                 if is_confined || row[0].starts_with("io_uring_") { own } else { Action::Allow };
             let action = match (own, ask(row[0])) {
@@ -111,14 +114,35 @@ pub(crate) fn numbers() -> impl Iterator<Item = (&'static str, i32)> {
     rows().filter_map(|row| Some((row[0], row[ABIS[0].column].parse().ok()?)))
 }
 
-fn build(granted: u64) -> Vec<Instruction> {
+/// The filter of a process that has no namespaces: without `has_network` it can make local sockets only, and a supervisor is
+/// asked about the calls of this machine's own architecture that `is_asked` names.
+pub(crate) fn without_namespaces(
+    granted: u64,
+    has_network: bool,
+    is_asked: impl Fn(&str) -> bool,
+) -> Vec<Instruction> {
+    let families: &[_] = if has_network { &SOCKET_FAMILIES } else { &LOCAL_FAMILIES };
+    build(granted, families, is_asked)
+}
+
+fn build(
+    granted: u64,
+    families: &[(u32, u32)],
+    is_asked: impl Fn(&str) -> bool,
+) -> Vec<Instruction> {
     let mut sections: Vec<(u32, Vec<(u32, Action)>)> = Vec::new();
     for abi in &ABIS {
         let mut calls: Vec<(u32, Action)> = rows()
             .filter_map(|row| {
                 let number = row[abi.column].parse::<u32>().ok()?;
                 let number = if abi.is_x32 { number | X32_BIT } else { number };
-                Some((number, verdict(row[row.len() - 1], granted)))
+                // Its arguments are in memory, where a filter does not look.
+                if row[0] == "socketcall" && families != SOCKET_FAMILIES {
+                    return Some((number, Action::Errno(libc::EPERM as u16)));
+                }
+                let own = verdict(row[row.len() - 1], granted, families);
+                let is_asked = abi.column == ABIS[0].column && is_asked(row[0]);
+                Some((number, if is_asked { Action::Notify } else { own }))
             })
             .collect();
         calls.sort_by_key(|(number, _)| *number);
@@ -138,7 +162,7 @@ fn rows() -> impl Iterator<Item = Vec<&'static str>> {
         .filter(|row| row.len() == 7)
 }
 
-fn verdict(text: &str, granted: u64) -> Action {
+fn verdict(text: &str, granted: u64, families: &[(u32, u32)]) -> Action {
     let is_admin = granted & (1 << 21) != 0;
     match text {
         "allow" => Action::Allow,
@@ -147,7 +171,7 @@ fn verdict(text: &str, granted: u64) -> Action {
         "no-new-namespaces" if is_admin => Action::Allow,
         "no-new-namespaces" => Action::AllowIf(vec![Compare::NoneOf(NAMESPACE_FLAGS)]),
         "socket-family" => Action::AllowIf(
-            SOCKET_FAMILIES.iter().map(|(low, high)| Compare::Between(*low, *high)).collect(),
+            families.iter().map(|(low, high)| Compare::Between(*low, *high)).collect(),
         ),
         "personality" => Action::AllowIf(
             PERSONALITIES.iter().map(|value| Compare::Between(*value, *value)).collect(),

@@ -96,7 +96,10 @@ impl Placed {
         (mode, uid, gid): (u32, u32, u32),
     ) -> std::io::Result<()> {
         let spot = self.free(path, kind, false)?;
-        let made = new_file(spot.parent.as_fd(), &spot.name, content, (mode, uid, gid))?;
+        // No handle that can write stays open: a script could not be executed.
+        drop(new_file(spot.parent.as_fd(), &spot.name, content, (mode, uid, gid))?);
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(&spot.parent, &spot.name, flags, Mode::empty())?;
         Ok(self.keep(spot, What::Own(Some(made)))?)
     }
 
@@ -209,7 +212,11 @@ impl Item {
                 return;
             }
             What::Own(None) => {}
-            What::Own(Some(file)) => drop(rustix::fs::ftruncate(file, 0)),
+            What::Own(Some(file)) => {
+                let again = format!("/proc/self/fd/{}", file.as_raw_fd());
+                let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC;
+                let _ = rustix::fs::open(again, flags, Mode::empty());
+            }
             What::Lent { handle, from } => {
                 let is_same = |stat: &Stat| {
                     rustix::fs::fstat(handle)

@@ -74,6 +74,9 @@ pub fn isolated() -> Result<&'static Isolated, &'static str> {
     static FOUND: OnceLock<Result<Isolated, String>> = OnceLock::new();
     FOUND
         .get_or_init(|| {
+            if crate::chroot::is_chosen() {
+                return Err("no network namespace can be made here".to_owned());
+            }
             let (isolated, first) = find()?;
             idle().push(first);
             Ok(isolated)

@@ -256,7 +256,7 @@ fn every_call_of_every_abi_gets_its_verdict() {
         for row in rows() {
             let Ok(number) = row[abi.column].parse::<u32>() else { continue };
             let number = if abi.is_x32 { number | X32_BIT } else { number };
-            let want = match verdict(row[6], caps::DEFAULT) {
+            let want = match verdict(row[6], caps::DEFAULT, &SOCKET_FAMILIES) {
                 Action::Allow => ALLOW,
                 Action::Errno(errno) => 0x0005_0000 | u32::from(errno),
                 // Zero is allowed by all checks there are.
