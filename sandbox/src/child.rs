@@ -12,7 +12,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlag
 use rustix::process::{WaitId, WaitIdOptions};
 
 use crate::cgroup::{DeviceGroup, LimitGroups};
-use crate::chroot::Placed;
+use crate::chroot::{Placed, ProcServer};
 use crate::error::SandboxError;
 use crate::init;
 use crate::inside;
@@ -55,6 +55,8 @@ pub(crate) struct CleanUp {
     pub(crate) stubs: Option<InPlace>,
     /// What stands in a tree where nothing can be mounted.
     pub(crate) placed: Option<Placed>,
+    /// Who answers for `/proc` there.
+    pub(crate) proc_server: Option<ProcServer>,
     pub(crate) device_group: Option<DeviceGroup>,
     pub(crate) limit_groups: LimitGroups,
     pub(crate) network: Option<Lease>,
@@ -70,6 +72,7 @@ impl CleanUp {
         if let Some(mut supervisor) = self.supervisor.take() {
             self.link_owners = supervisor.finish();
         }
+        self.proc_server = None;
         self.placed = None;
         if let Some(mut stubs) = self.stubs.take() {
             stubs.remove();

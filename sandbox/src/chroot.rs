@@ -6,19 +6,22 @@
 //! capabilities (no `CAP_SYS_CHROOT`, without which a chroot is not left; no `CAP_MKNOD`), and by `no_new_privs`, which Landlock
 //! and the system call filter need here. A set-user-id program gains nothing for that reason.
 //!
-//! Read on in [`init`], the first process, and [`files`], `/dev` and `/proc`.
+//! Read on in [`init`], the first process; [`files`], `/dev` and what of `/proc` is a copy; [`proc`] and [`caller`], what of it is true.
 //!
 //! What it cannot give: a host name, process ids and a network of its own. Without a network, a command can make no sockets but local
 //! ones; not even a loopback interface is there.
 
+mod caller;
 mod files;
 mod init;
 mod landlock;
 mod place;
+mod proc;
 
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, makedev};
@@ -26,11 +29,11 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::CapabilitySet;
 
-pub(crate) use self::place::Placed;
 use self::{init::Jail, place::Kind};
+pub(crate) use self::{place::Placed, proc::ProcServer};
 use crate::caps;
 use crate::cgroup::LimitGroups;
-use crate::child::{Child, CleanUp};
+use crate::child::{Child, CleanUp, receive};
 use crate::error::SandboxError;
 use crate::inside;
 use crate::mounts::target;
@@ -133,7 +136,9 @@ pub(crate) fn spawn(spec: &Spec) -> Result<Child, SandboxError> {
     clean_up.notes = LimitGroups::none(&spec.cgroup);
     let (streams, ours) = streams(spec.stdio, &identity)?;
     let granted = granted(spec)?;
+    let asks = has_listener();
     let process = Process {
+        asks,
         is_supervised: false,
         stdio: spec.stdio,
         streams,
@@ -146,11 +151,12 @@ pub(crate) fn spawn(spec: &Spec) -> Result<Child, SandboxError> {
         capabilities: granted,
         no_new_privs: true,
         dies_with_parent: true,
-        filter: match (spec.seccomp, spec.network) {
-            (_, Network::None) => Some(seccomp::filter_without_network(granted)),
-            (Seccomp::Default, _) => Some(seccomp::filter(granted)),
-            (Seccomp::Unconfined, _) => None,
-        },
+        filter: Some(
+            seccomp::without_namespaces(granted, spec.network != Network::None, |name| {
+                asks && proc::is_asked(name)
+            })
+            .into(),
+        ),
         commands: commands(spec)?,
         argv: CStrings::new(
             spec.args.iter().map(|arg| c_string("argument", arg)).collect::<Result<_, _>>()?,
@@ -175,6 +181,7 @@ fn granted(spec: &Spec) -> Result<u64, SandboxError> {
 fn refuse_what_needs_mounts(spec: &Spec) -> Result<(), SandboxError> {
     let what = match spec {
         Spec { privileged: true, .. } => "a command with all rights",
+        Spec { seccomp: Seccomp::Unconfined, .. } => "a command without a system call filter",
         Spec { read_only: true, .. } => "a root that is read-only",
         Spec { stdio: Stdio::Pty { .. }, .. } => "a terminal",
         Spec { network: Network::Host | Network::None, .. } => return Ok(()),
@@ -183,6 +190,18 @@ fn refuse_what_needs_mounts(spec: &Spec) -> Result<(), SandboxError> {
     Err(SandboxError::Unsupported {
         reason: format!("{what} needs namespaces or mounts, and neither can be made"),
         remedy: Some("`kiln info` shows what a stronger kind of sandbox needs".to_owned()),
+    })
+}
+
+/// Whether the kernel, and a container's own filter, let a filter ask somebody. Found out once.
+fn has_listener() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let tried = || {
+            rustix::thread::set_no_new_privs(true)?;
+            sys::notify::try_listener()
+        };
+        crate::probe::try_in(0, tried).is_ok()
     })
 }
 
@@ -256,18 +275,15 @@ fn start(
     spec: &Spec,
     mut jail: Jail,
     ours: [Option<std::os::fd::OwnedFd>; 3],
-    clean_up: CleanUp,
+    mut clean_up: CleanUp,
 ) -> Result<Child, SandboxError> {
     let failed = |errno: Errno| SandboxError::setup("start the set-up process", errno);
-    let (reports, report) =
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed)?;
-    let (control, control_of_init) = rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .map_err(failed)?;
+    let sockets = || {
+        let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+        rustix::net::socketpair(family, kind, SocketFlags::CLOEXEC, None).map_err(failed)
+    };
+    let (reports, report) = sockets()?;
+    let (control, control_of_init) = sockets()?;
     // No handler of ours may run in the copy.
     let mask = sys::block_signals();
     let forked = sys::fork_into(0, None);
@@ -279,10 +295,24 @@ fn start(
         return Err(SandboxError::SetupDied);
     };
     drop((report, control_of_init));
-    let child = Child::new(pid, pidfd, control, ours, clean_up).without_namespace();
-
     let mut record = [0_u8; 16];
-    let n_read = rustix::io::retry_on_intr(|| rustix::io::read(&reports, &mut record));
+    let mut received = receive(reports.as_fd(), &mut record);
+    let mut refused = None;
+    if let Ok((1, handle)) = &mut received
+        && record[0] == crate::init::LISTENER
+        && let Some(listener) = handle.take()
+    {
+        match ProcServer::start(listener, pid) {
+            Ok(server) => clean_up.proc_server = Some(server),
+            Err(errno) => refused = Some(errno),
+        }
+        received = receive(reports.as_fd(), &mut record);
+    }
+    let n_read = received.map(|(n_bytes, _)| n_bytes);
+    let child = Child::new(pid, pidfd, control, ours, clean_up).without_namespace();
+    if let Some(errno) = refused {
+        return Err(SandboxError::setup("start to answer for `/proc`", errno));
+    }
     if n_read != Ok(0) {
         let failure = Failure::decode(&record[..n_read.unwrap_or(0)]);
         let error = failure.map_or(SandboxError::SetupDied, |it| {

@@ -42,7 +42,7 @@ pub(crate) fn become_command(
     }
     if let Some(filter) = &process.filter {
         // Before the capabilities go, because without no_new_privs it needs CAP_SYS_ADMIN.
-        if process.is_supervised {
+        if process.asks {
             let listener = sys::notify::install_filter_with_listener(filter).at(Step::Seccomp)?;
             send_handle(report, LISTENER, listener.as_fd()).at(Step::Seccomp)?;
         } else {

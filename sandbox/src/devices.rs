@@ -23,7 +23,7 @@ pub(crate) const NODES: [(&CStr, u32, u32); 6] = [
 ];
 
 /// Paths that show the machine more than a process should see, as Docker masks them.
-const MASKED: [&str; 12] = [
+pub(crate) const MASKED: [&str; 12] = [
     "proc/acpi",
     "proc/asound",
     "proc/interrupts",

@@ -104,6 +104,8 @@ pub(crate) struct Process {
     /// Whether it is killed when its parent ends. A process that executes a set-user-id program loses this.
     pub(crate) dies_with_parent: bool,
     pub(crate) filter: Option<std::borrow::Cow<'static, [Instruction]>>,
+    /// Whether the filter asks somebody.
+    pub(crate) asks: bool,
     /// Whether the filter asks a supervisor, who also knows who the process is: for the kernel it is root then.
     pub(crate) is_supervised: bool,
     /// Paths to try in order.

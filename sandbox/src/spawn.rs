@@ -170,6 +170,7 @@ fn prepare(spec: &Spec) -> Result<Prepared, SandboxError> {
         } else {
             is_confined.then(|| seccomp::filter(granted))
         },
+        asks: is_supervised,
         is_supervised,
         commands: commands(spec)?,
         argv: CStrings::new(
