@@ -358,7 +358,7 @@ struct ProcPath {
 /// How many parts lead to a link out of `/proc`, if they do.
 fn magic_at(parts: &[&str]) -> Option<usize> {
     let is_number = |it: &&str| it.parse::<i32>().is_ok();
-    if !parts.first().is_some_and(|it| is_number(it)) {
+    if !parts.first().is_some_and(is_number) {
         return None;
     }
     let own = match parts.get(1..3) {
