@@ -8,6 +8,10 @@ use crate::path::clean;
 ///
 /// An absolute path is kept as it is written, trailing slash and `..` included; a relative one is joined to the current
 /// directory and cleaned. The result is absolute.
+///
+/// # Source
+///
+/// BuildKit, `util/system/path.go`: `NormalizeWorkdir` joins and so cleans relative paths only; `/abs/./x/..` stays what it is in the config.
 pub fn join(current: &str, new: &str) -> String {
     let path = if new.is_empty() { current } else { new };
     if path.starts_with('/') {

@@ -10,7 +10,7 @@
 //! | `targets` | the stages | |
 //! | `context` | the paths that COPY can see | |
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use anyhow::Context as _;
 use executor::{ExecutorError, Session};
@@ -66,49 +66,91 @@ fn answer(job: &mut Job, session: &mut Session) -> Result<Answer> {
         let paths = paths(session, job.call.format)?;
         return Ok(Answer { text: paths, end: Ok(Exit::Done) });
     }
-    // A job has a request at least; with several platforms the first one stands for all.
-    let Some(request) = job.requests.first() else {
-        return Ok(Answer { text: Vec::new(), end: Ok(Exit::Done) });
-    };
     let source = Source { name: &name, text: &text };
     let (dockerfile, diagnostics) = parser::parse(&text);
     let (none, ignored) = (Images::new(), ignore.texts());
-    let subject = Subject {
-        dockerfile: &dockerfile,
-        diagnostics: &diagnostics,
-        text: &text,
-        request,
-        ignored: &ignored,
-        images: &none,
-    };
     let refused = |error: OutlineError| refused(source, &diagnostics, &error.message, error.lines);
     let is_json = job.call.format == Format::Json;
-    let text = match job.call.question {
-        Question::Check => {
-            let report = with_images(session, |images| {
-                let report = lint::check(&Subject { images, ..subject }, file_name(&name));
-                let missing = report.missing.clone();
-                (report, missing)
-            })?;
-            return Ok(check(&report, is_json, |message, lines| {
-                refused_check(source, &diagnostics, message, lines)
-            }));
+    let mut report: Option<LintReport> = None;
+    let mut answers: Vec<(String, String)> = Vec::new();
+    for request in &job.requests {
+        let subject = Subject {
+            dockerfile: &dockerfile,
+            diagnostics: &diagnostics,
+            text: &text,
+            request,
+            ignored: &ignored,
+            images: &none,
+        };
+        let answer = match job.call.question {
+            Question::Check => {
+                let of_platform = with_images(session, |images| {
+                    let report = lint::check(&Subject { images, ..subject }, file_name(&name));
+                    let missing = report.missing.clone();
+                    (report, missing)
+                })?;
+                match &mut report {
+                    Some(report) => add(report, of_platform),
+                    none => *none = Some(of_platform),
+                }
+                continue;
+            }
+            Question::Outline => {
+                let outline = with_images(session, |images| {
+                    let outline = outline::outline(&Subject { images, ..subject });
+                    let missing = outline.as_ref().map(|it| it.missing.clone()).unwrap_or_default();
+                    (outline, missing)
+                })?
+                .map_err(refused)?;
+                if is_json { pretty(&outline) } else { outline.to_text() }
+            }
+            Question::Targets | Question::Build | Question::Context => {
+                let targets = targets::targets(&subject).map_err(refused)?;
+                if is_json { pretty(&targets) } else { targets.to_text() }
+            }
+        };
+        answers.push((request.platform.to_string(), answer));
+    }
+    if let Some(report) = report {
+        return Ok(check(&report, is_json, |message, lines| {
+            refused_check(source, &diagnostics, message, lines)
+        }));
+    }
+    Ok(Answer { text: joined(answers, is_json).into_bytes(), end: Ok(Exit::Done) })
+}
+
+/// Adds to the findings for one platform those for another.
+fn add(report: &mut LintReport, other: LintReport) {
+    let mut seen: HashSet<_> =
+        report.warnings.iter().map(|it| (it.rule_name, it.detail.clone(), it.location)).collect();
+    for warning in other.warnings {
+        if seen.insert((warning.rule_name, warning.detail.clone(), warning.location)) {
+            report.warnings.push(warning);
         }
-        Question::Outline => {
-            let outline = with_images(session, |images| {
-                let outline = outline::outline(&Subject { images, ..subject });
-                let missing = outline.as_ref().map(|it| it.missing.clone()).unwrap_or_default();
-                (outline, missing)
-            })?
-            .map_err(refused)?;
-            if is_json { pretty(&outline) } else { outline.to_text() }
-        }
-        Question::Targets | Question::Build | Question::Context => {
-            let targets = targets::targets(&subject).map_err(refused)?;
-            if is_json { pretty(&targets) } else { targets.to_text() }
-        }
-    };
-    Ok(Answer { text: text.into_bytes(), end: Ok(Exit::Done) })
+    }
+    report.build_error = report.build_error.take().or(other.build_error);
+}
+
+/// The answers for all platforms: one where they are equal, else each under the name of its platform.
+fn joined(mut answers: Vec<(String, String)>, is_json: bool) -> String {
+    let Some(((_, first), others)) = answers.split_first() else { return String::new() };
+    if others.iter().all(|(_, it)| it == first) {
+        return answers.swap_remove(0).1;
+    }
+    if is_json {
+        let of_platform: Vec<String> = answers
+            .iter()
+            .map(|(platform, json)| {
+                format!("  \"{platform}\": {}", json.trim_end().replace('\n', "\n  "))
+            })
+            .collect();
+        return format!("{{\n{}\n}}\n", of_platform.join(",\n"));
+    }
+    let texts: Vec<String> = answers
+        .iter()
+        .map(|(platform, text)| format!("PLATFORM:              {platform}\n\n{}\n", text.trim()))
+        .collect();
+    texts.join("\n")
 }
 
 /// The name of the Dockerfile as answers give it: without its folder.

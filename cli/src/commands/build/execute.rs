@@ -91,7 +91,7 @@ fn build(job: &mut Job, session: &mut Session, warnings: &mut Vec<Warning>) -> R
         let message = format!("cannot remove what became old: {error}");
         (session.listener)(Event::Warning { task: None, message });
     }
-    Ok(Finished { image, build: Some(session.build_id.clone()) })
+    Ok(Finished { image, build: Some(session.build_id.clone()), dockerfile: Some((name, text)) })
 }
 
 /// What is to be done, and how it is known.

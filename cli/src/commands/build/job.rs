@@ -60,6 +60,8 @@ pub struct Job {
     pub iidfile: Option<PathBuf>,
     /// File for the metadata.
     pub metadata_file: Option<PathBuf>,
+    /// What the lint finds is part of the metadata, as `BUILDX_METADATA_WARNINGS` says.
+    pub metadata_warnings: bool,
 }
 
 /// Looks up what the arguments name.
@@ -137,6 +139,8 @@ pub fn prepare(args: BuildArgs, env: impl Fn(&str) -> Option<String>) -> Result<
         quiet: args.quiet,
         iidfile: args.iidfile,
         metadata_file: args.metadata_file,
+        metadata_warnings: env("BUILDX_METADATA_WARNINGS")
+            .is_some_and(|it| crate::values::boolean(&it) == Ok(true)),
     })
 }
 

@@ -53,7 +53,7 @@ pub fn run(args: BuildArgs, globals: &Globals) -> Result<Exit> {
     }
     match built {
         Ok(finished) => {
-            report::after(&job, &finished)?;
+            report::after(&job, &finished, &warnings)?;
             Ok(Exit::Done)
         }
         Err(failure) => {

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use anyhow::Context;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use image::{Digest, ImageRef, document::Descriptor};
+use planner::lint::Warning;
 use serde_json::{Map, Value, json};
 
 use super::job::Job;
@@ -20,6 +22,8 @@ pub struct Finished {
     pub image: Option<FinishedImage>,
     /// The name under which `kiln logs` finds the logs.
     pub build: Option<String>,
+    /// What to call the Dockerfile, and its text.
+    pub dockerfile: Option<(String, String)>,
 }
 
 /// The image that was made.
@@ -69,12 +73,14 @@ pub fn before(job: &Job) -> Result<()> {
 /// # Errors
 ///
 /// Fails where a file cannot be written.
-pub fn after(job: &Job, finished: &Finished) -> Result<()> {
+pub fn after(job: &Job, finished: &Finished, warnings: &[Warning]) -> Result<()> {
     if let (Some(path), Some(image)) = (&job.iidfile, &finished.image) {
         write(path, &image.id().to_string())?;
     }
     if let Some(path) = &job.metadata_file {
-        let metadata = serde_json::to_string_pretty(&metadata(finished)).unwrap_or_default();
+        let warnings = if job.metadata_warnings { warnings } else { &[] };
+        let metadata = metadata(finished, warnings);
+        let metadata = serde_json::to_string_pretty(&metadata).unwrap_or_default();
         write(path, &format!("{metadata}\n"))?;
     }
     let to_stdout = job.outputs.iter().any(|it| it.dest == Some(Dest::Stdout));
@@ -91,8 +97,12 @@ fn write(path: &Path, text: &str) -> Result<()> {
 }
 
 /// The metadata as `docker buildx build --metadata-file` writes it.
-fn metadata(finished: &Finished) -> Value {
+fn metadata(finished: &Finished, warnings: &[Warning]) -> Value {
     let mut out = Map::new();
+    if let (Some((name, text)), false) = (&finished.dockerfile, warnings.is_empty()) {
+        let warnings: Vec<Value> = warnings.iter().map(|it| warning(it, name, text)).collect();
+        out.insert("buildx.build.warnings".to_owned(), json!(warnings));
+    }
     if let Some(build) = &finished.build {
         out.insert("buildx.build.ref".to_owned(), json!(build));
     }
@@ -108,6 +118,24 @@ fn metadata(finished: &Finished) -> Value {
     Value::Object(out)
 }
 
+/// A finding as BuildKit's clients know it: texts that may be no UTF-8 are in base64. It has no vertex here.
+fn warning(warning: &Warning, name: &str, text: &str) -> Value {
+    let base64 = |text: &str| STANDARD.encode(parser::encode(text));
+    let mut out = json!({
+        "level": 1,
+        "short": base64(&format!("{}: {}", warning.rule_name, warning.detail)),
+        "detail": [base64(warning.description)],
+        "sourceInfo": { "filename": name, "data": base64(text), "language": "Dockerfile" },
+    });
+    if !warning.url.is_empty() {
+        out["url"] = json!(warning.url);
+    }
+    if let Some(ranges) = json!(warning.location).get("ranges") {
+        out["range"] = ranges.clone();
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,7 +149,10 @@ mod tests {
         let names =
             ["a", "b:1"].map(|it| ImageRef::parse(it).expect("a name").with_default_tag()).to_vec();
         let image = FinishedImage { target: target.expect("a descriptor"), config: digest, names };
-        let json = metadata(&Finished { image: Some(image), build: Some("x".to_owned()) });
+        let json = metadata(
+            &Finished { image: Some(image), build: Some("x".to_owned()), dockerfile: None },
+            &[],
+        );
         assert_eq!(json["image.name"], "docker.io/library/a:latest,docker.io/library/b:1");
         assert_eq!(json["containerimage.descriptor"]["size"], 3);
         assert_eq!(json["containerimage.digest"], json["containerimage.config.digest"]);

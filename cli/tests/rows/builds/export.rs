@@ -347,6 +347,28 @@ fn e15_metadata_and_ids() {
 }
 
 #[test]
+fn e15_metadata_has_findings_if_asked() {
+    let kiln = Kiln::new();
+    kiln.write("Dockerfile", "from scratch\nCOPY Dockerfile /\n");
+    for (value, is_there) in [("1", true), ("true", true), ("0", false)] {
+        let args = ["build", "-q", "--metadata-file", "meta", "context"];
+        let done = kiln.command(&args).env("BUILDX_METADATA_WARNINGS", value).output();
+        assert!(done.expect("kiln runs").status.success());
+        let metadata = fs::read(kiln.path("meta")).expect("a file");
+        let metadata: Value = serde_json::from_slice(&metadata).expect("JSON");
+        let warning = &metadata["buildx.build.warnings"][0];
+        assert_eq!(warning.is_object(), is_there, "{value}: {metadata}");
+        if is_there {
+            // ConsistentInstructionCasing, in base64.
+            let short = warning["short"].as_str().expect("a text");
+            assert!(short.starts_with("Q29uc2lzdGVudEluc3RydWN0aW9uQ2FzaW5n"), "{short}");
+            assert_eq!(warning["range"][0]["start"]["line"], 1);
+            assert_eq!(warning["sourceInfo"]["filename"], "Dockerfile");
+        }
+    }
+}
+
+#[test]
 fn e19_squash_is_refused_with_what_to_do() {
     let log = Kiln::new().fails(TEXT, &["--squash"]);
     assert!(log.contains("--squash") && log.contains("multi-stage"), "{log}");
