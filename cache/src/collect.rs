@@ -17,7 +17,7 @@ use crate::{
     files,
     images::{Document, NamedImage},
     lease::{Held, unhex},
-    step::{StepKey, StepRecord, now, seconds},
+    step::{StepKey, StepRecord, modified, now},
     store::Store,
 };
 
@@ -185,6 +185,7 @@ impl Store {
             fs::rename(&path, graveyard.join(folder.replace('/', "-"))).at("move away", &path)?;
             files::ensure_dir(&path, 0o755)?;
         }
+        self.clear_journal()?;
         self.inner.indexes.clear();
         files::remove_file(&self.path("flushed"))?;
         files::remove_file(&self.path("owners"))?;
@@ -407,6 +408,7 @@ impl Store {
             report.n_bytes += files::disk_bytes(&path);
             files::remove_tree(&path)?;
         }
+        self.forget_files()?;
         let remove = |path: PathBuf, report: &mut PruneReport| {
             let n_bytes = fs::metadata(&path).map_or(0, |it| it.len());
             if is_old(modified(&path)) && files::remove_file(&path)? {
@@ -424,8 +426,4 @@ impl Store {
         }
         Ok(())
     }
-}
-
-fn modified(path: &std::path::Path) -> u64 {
-    fs::metadata(path).and_then(|it| it.modified()).map_or(0, seconds)
 }

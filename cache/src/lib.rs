@@ -12,6 +12,8 @@
 //!        HEX.tree      its tree is whole
 //! trees/HEX/           a layer unpacked, whiteouts as overlay has them
 //! steps/HH/HEX.json    what a step made                       (HEX is the key)
+//! builds/LINE/BUILD…   what became of each step in earlier builds
+//!        files/HEX     which files the key of a step was made of
 //! images.json          images and their names; images.copy.json is the same once more
 //! collected            its time is when the collector last looked for what became old
 //! flushed              batches that are on the disk, see below
@@ -25,7 +27,7 @@
 //! ```
 //!
 //! Read the modules in this order: [`store`], [`blob`], [`layer`], [`tree`], [`tar`], [`pack`], [`merged`], [`snapshot`], [`step`], [`images`], [`lease`], [`lock`],
-//! [`collect`], [`room`], [`usage`], [`check`], [`mount`], [`owners`], [`logs`].
+//! [`collect`], [`room`], [`usage`], [`check`], [`mount`], [`owners`], [`logs`], [`journal`].
 //!
 //! # Invariants
 //!
@@ -46,6 +48,7 @@ pub mod collect;
 pub mod error;
 mod files;
 pub mod images;
+pub mod journal;
 pub mod layer;
 pub mod lease;
 pub mod lock;
@@ -69,6 +72,7 @@ pub use check::{CheckOptions, CheckReport, Outcome, Problem, ProblemKind};
 pub use collect::{PruneOptions, PruneReport};
 pub use error::StoreError;
 pub use images::{ImageRecord, NamedImage, PlatformImage};
+pub use journal::JournalEntry;
 pub use layer::LayerRecord;
 pub use lease::Lease;
 pub use lock::Lock;

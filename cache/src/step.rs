@@ -69,7 +69,7 @@ pub struct StepRecord {
     pub parent: Option<StepKey>,
     /// The layer it made; `None` if it changed nothing.
     pub layer: Option<DiffId>,
-    /// The key of an earlier step with the same output, which its children go by.
+    /// The key that names contents, where this one names the layers that they are in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same_as: Option<StepKey>,
     /// The step as people read it.
@@ -87,7 +87,7 @@ pub struct StepRecord {
 }
 
 impl Store {
-    fn step_path(&self, key: &StepKey) -> PathBuf {
+    pub(crate) fn step_path(&self, key: &StepKey) -> PathBuf {
         let hex = key.hex();
         self.path("steps").join(&hex[..2]).join(format!("{hex}.json"))
     }
@@ -156,7 +156,8 @@ impl Store {
     ///
     /// [`StoreError::Io`] if the record cannot be removed.
     pub fn remove_step(&self, key: &StepKey) -> Result<(), StoreError> {
-        files::remove_file(&self.step_path(key)).map(|_| ())
+        files::remove_file(&self.step_path(key))?;
+        files::remove_file(&self.step_files_path(key)).map(|_| ())
     }
 
     /// Waits until no other process or thread runs this step. Look the step up again afterwards.
@@ -189,6 +190,11 @@ impl Store {
 /// Returns the seconds since the Unix epoch.
 pub(crate) fn now() -> u64 {
     seconds(SystemTime::now())
+}
+
+/// Returns when a file or folder was last changed, in seconds since the Unix epoch.
+pub(crate) fn modified(path: &std::path::Path) -> u64 {
+    fs::metadata(path).and_then(|it| it.modified()).map_or(0, seconds)
 }
 
 /// Turns a time into seconds since the Unix epoch.

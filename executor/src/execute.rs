@@ -4,6 +4,9 @@
 //! names just those layers, so that an unchanged build looks into none of them. The second key names contents, so that a
 //! stage that was built again with the same files costs its consumers nothing.
 
+pub(crate) mod find;
+pub(crate) mod look;
+
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, OnceLock, PoisonError},
@@ -18,12 +21,12 @@ use planner::{
     plan::{CopyItem, CopyOp, MkdirOp, Op, Plan, Source, Step, StepId},
 };
 
+use self::find::{Found, Missing};
 use crate::{
     assemble::{self, Built, StepLayer},
     copy,
     error::{ExecutorError, StepError},
     image_source::TaskHandle,
-    key::{KeyBuilder, chain_id},
     schedule,
     session::{Session, Task},
     time::Timestamp,
@@ -84,7 +87,7 @@ impl Session {
                 tasks.push((run_idx, StepId(step_idx)));
             }
         }
-        schedule::run(&dependencies, self.n_jobs, |task| {
+        let done = schedule::run(&dependencies, self.n_jobs, |task| {
             let (run_idx, step_id) = tasks[task];
             let run = &runs[run_idx];
             let step = &run.plan.steps[step_id.0];
@@ -93,9 +96,20 @@ impl Session {
                 span: Some(place(step, &source)),
                 source: Box::new(source),
             })
-        })?;
-        let built =
-            runs.iter().map(Execution::finish).collect::<Result<Vec<_>, _>>().map_err(outside)?;
+        });
+        let built = done.and_then(|()| {
+            runs.iter().map(Execution::finish).collect::<Result<Vec<_>, _>>().map_err(outside)
+        });
+        self.write_journal(&runs, &built);
+        let built = built?;
+        self.save_digests();
+        // Old logs are kept for a while; losing some early or late is no harm.
+        let _ = self.store.keep_logs(N_KEPT_BUILDS);
+        Ok(built)
+    }
+
+    /// Keeps the digests of files of local contexts for later builds.
+    fn save_digests(&self) {
         for context in self.contexts.values() {
             if let Tree::Folder(folder) = &context.tree
                 && let Some(bytes) = folder.save()
@@ -104,9 +118,6 @@ impl Session {
                 let _ = self.store.save_stat_cache(folder.path(), &bytes);
             }
         }
-        // Old logs are kept for a while; losing some early or late is no harm.
-        let _ = self.store.keep_logs(N_KEPT_BUILDS);
-        Ok(built)
     }
 }
 
@@ -130,19 +141,26 @@ fn place(step: &Step, error: &ExecutorError) -> Span {
     missing.unwrap_or(step.span)
 }
 
+/// What a step reads besides the tree it starts from.
+pub(crate) fn sources(step: &Step) -> Vec<&Source> {
+    match &step.op {
+        Op::Copy(copy) => copy.items.iter().filter_map(copy_source).collect(),
+        Op::Run(run) => run.mounts.iter().filter_map(crate::run::mount_source).collect(),
+        Op::Mkdir(_) => Vec::new(),
+    }
+}
+
+fn copy_source(item: &CopyItem) -> Option<&Source> {
+    match item {
+        CopyItem::Paths { source, .. } => Some(source),
+        CopyItem::Inline { .. } => None,
+    }
+}
+
 /// The steps that a step needs.
 fn needed(step: &Step) -> Vec<StepId> {
-    let mut sources = vec![&step.parent];
-    match &step.op {
-        Op::Copy(copy) => sources.extend(copy.items.iter().filter_map(|it| match it {
-            CopyItem::Paths { source, .. } => Some(source),
-            CopyItem::Inline { .. } => None,
-        })),
-        Op::Run(run) => sources.extend(run.mounts.iter().filter_map(crate::run::mount_source)),
-        Op::Mkdir(_) => {}
-    }
-    sources
-        .into_iter()
+    std::iter::once(&step.parent)
+        .chain(sources(step))
         .filter_map(|it| match it {
             Source::Step(id) => Some(*id),
             _ => None,
@@ -154,15 +172,44 @@ fn needed(step: &Step) -> Vec<StepId> {
 pub(crate) struct Execution<'a> {
     pub(crate) session: &'a Session,
     pub(crate) plan: &'a Plan,
-    images: std::collections::BTreeMap<usize, (image::Digest, Vec<DiffId>)>,
+    pub(crate) images: std::collections::BTreeMap<usize, (image::Digest, Vec<DiffId>)>,
     pulled: Vec<Mutex<bool>>,
-    results: Vec<OnceLock<StepResult>>,
+    /// Nothing is to be done or fetched, only looked up.
+    is_dry: bool,
+    pub(crate) looked: Vec<OnceLock<Looked>>,
+    pub(crate) results: Vec<OnceLock<StepResult>>,
+}
+
+/// What is remembered of looking a step up.
+pub(crate) struct Looked {
+    /// Its key, which names contents where it has two.
+    pub(crate) key: StepKey,
+    /// What the key it was found under was made of.
+    pub(crate) recipe: serde_json::Value,
+}
+
+impl Looked {
+    /// Takes out of a record what a build has no further use for.
+    fn of(found: &mut Found) -> Option<Self> {
+        match found {
+            Found::Known(record) => {
+                let key = record.same_as.unwrap_or(record.key);
+                Some(Self { key, recipe: std::mem::take(&mut record.recipe) })
+            }
+            Found::Missing(missing) => {
+                Some(Self { key: missing.key.0, recipe: missing.key.1.clone() })
+            }
+            Found::OutOfReach => None,
+        }
+    }
 }
 
 #[derive(Clone)]
-struct StepResult {
-    chain: Chain,
-    layer: StepLayer,
+pub(crate) struct StepResult {
+    pub(crate) chain: Chain,
+    pub(crate) layer: StepLayer,
+    /// It was known before.
+    pub(crate) is_known: bool,
 }
 
 /// What a step made.
@@ -178,6 +225,8 @@ impl<'a> Execution<'a> {
             plan,
             images: crate::image_source::plan_images(plan, facts),
             pulled: plan.images.iter().map(|_| Mutex::new(false)).collect(),
+            is_dry: false,
+            looked: plan.steps.iter().map(|_| OnceLock::new()).collect(),
             results: plan.steps.iter().map(|_| OnceLock::new()).collect(),
         }
     }
@@ -187,29 +236,44 @@ impl<'a> Execution<'a> {
         let step = &self.plan.steps[id.0];
         let parent = self.chain(&step.parent)?;
         let task = self.session.later_task(step.name.clone());
-        let result = match &step.op {
-            Op::Run(op) => self.run(step, op, &parent, &task),
-            Op::Copy(op) => self.copy(step, op, &parent, &task),
-            Op::Mkdir(op) => self.mkdir(step, op, &parent, &task),
-        };
-        let record = match result {
+        let result = self.find(step, &parent, &task).and_then(|mut found| {
+            self.note(id, &mut found);
+            match found {
+                Found::Known(record) => Ok((*record, true)),
+                Found::Missing(missing) => self.make(step, missing, &task),
+                Found::OutOfReach => Err(ExecutorError::Canceled),
+            }
+        });
+        let (record, is_known) = match result {
             Ok((record, true)) => {
                 task.cached();
-                record
+                (record, true)
             }
-            Ok((record, false)) => task.end(Ok(record))?,
+            Ok((record, false)) => (task.end(Ok(record))?, false),
             Err(error) => return task.end(Err(self.session.of_full_disk(error))),
         };
+        self.set_result(id, &parent, &record, is_known);
+        Ok(())
+    }
+
+    /// Remembers what looking a step up has given.
+    fn note(&self, id: StepId, found: &mut Found) {
+        if let Some(looked) = Looked::of(found) {
+            let _ = self.looked[id.0].set(looked);
+        }
+    }
+
+    /// Remembers what a step left on top of `parent`.
+    fn set_result(&self, id: StepId, parent: &Chain, record: &StepRecord, is_known: bool) {
         let layer = StepLayer {
             layer: record.layer,
             created: Timestamp { secs: i64::try_from(record.created).unwrap_or(0), nanos: 0 },
         };
         let chain = match layer.layer {
             Some(diff_id) => parent.with(diff_id),
-            None => parent,
+            None => parent.clone(),
         };
-        let _ = self.results[id.0].set(StepResult { chain, layer });
-        Ok(())
+        let _ = self.results[id.0].set(StepResult { chain, layer, is_known });
     }
 
     fn finish(&self) -> Result<Built, ExecutorError> {
@@ -321,47 +385,68 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// Looks a key up, unless the step is to be done anyway.
-    pub(crate) fn look_up(
+    /// Does a step that is not known, unless another process does it first; then its result is taken.
+    fn make(
         &self,
         step: &Step,
-        key: &StepKey,
-    ) -> Result<Option<StepRecord>, ExecutorError> {
-        if step.no_cache {
-            return Ok(None);
-        }
-        Ok(self.session.store.step(key)?)
-    }
-
-    /// Does a step unless another process does it first; then its result is taken.
-    pub(crate) fn once(
-        &self,
-        step: &Step,
-        key: (StepKey, serde_json::Value),
-        make: impl FnOnce() -> Result<Made, ExecutorError>,
+        missing: Missing,
+        task: &Task<'_>,
     ) -> Result<(StepRecord, bool), ExecutorError> {
-        let (key, recipe) = key;
+        let key = missing.key.0;
         let _lock = self.session.store.step_lock(&key)?;
         if let Some(record) = self.look_up(step, &key)? {
+            self.put_fast(missing.fast, &record)?;
             return Ok((record, true));
         }
         self.session.cancel.check()?;
         let begun = Instant::now();
-        let made = make()?;
-        let layer = made.index.as_ref().map(|it| it.diff_id);
+        let made = match &step.op {
+            Op::Run(op) => self.run_now(step, op, task)?,
+            Op::Copy(op) => self.copy_now(step, op, &missing, task)?,
+            Op::Mkdir(op) => self.mkdir_now(step, op, task)?,
+        };
+        if let Some(files) = missing.files()? {
+            self.session.store.put_step_files(&key, &files)?;
+        }
         let record = StepRecord {
             key,
             parent: None,
-            layer,
+            layer: made.index.as_ref().map(|it| it.diff_id),
             same_as: None,
             description: step.name.clone(),
-            recipe,
+            recipe: missing.key.1,
             created: u64::try_from(Timestamp::now().secs).unwrap_or(0),
             duration_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             last_used: 0,
         };
         self.session.store.put_step(&record)?;
+        self.put_fast(missing.fast, &record)?;
         Ok((record, false))
+    }
+
+    fn copy_now(
+        &self,
+        step: &Step,
+        op: &CopyOp,
+        missing: &Missing,
+        task: &Task<'_>,
+    ) -> Result<Made, ExecutorError> {
+        let Some((trees, gathered)) = missing.read.first() else {
+            return Err(ExecutorError::Canceled);
+        };
+        let below = match op.link {
+            true => Tree::Empty,
+            false => self.tree(&step.parent, task)?,
+        };
+        task.start();
+        let how = (self.times(), self.session.store.options());
+        self.write_layer(|out| copy::write_copy(op, gathered, trees, &below, how, out))
+    }
+
+    fn mkdir_now(&self, step: &Step, op: &MkdirOp, task: &Task<'_>) -> Result<Made, ExecutorError> {
+        let below = self.tree(&step.parent, task)?;
+        task.start();
+        self.write_layer(|out| copy::write_mkdir(op, &below, self.times(), out))
     }
 
     /// The latest time that a layer may hold.
@@ -377,127 +462,6 @@ impl<'a> Execution<'a> {
     pub(crate) fn now(&self) -> Time {
         let secs = self.plan.epoch.unwrap_or_else(|| Timestamp::now().secs);
         Time { secs, nanos: 0 }
-    }
-
-    fn copy(
-        &self,
-        step: &Step,
-        op: &CopyOp,
-        parent: &Chain,
-        task: &Task<'_>,
-    ) -> Result<(StepRecord, bool), ExecutorError> {
-        let fast = self.fast_copy_key(op, parent)?;
-        if let Some((key, _)) = &fast
-            && let Some(record) = self.look_up(step, key)?
-        {
-            return Ok((record, true));
-        }
-        let trees = op
-            .items
-            .iter()
-            .map(|item| match item {
-                CopyItem::Paths { source, .. } => self.tree(source, task),
-                CopyItem::Inline { .. } => Ok(Tree::Empty),
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let gathered =
-            copy::gather(op, &trees).map_err(|error| explain_missing(op, &trees, error))?;
-        let mut key = self.copy_key("copy", op, parent);
-        key.digest("content", &gathered.content);
-        key.text("files", &gathered.n_files.to_string());
-        let key = key.finish();
-        let known = self.look_up(step, &key.0)?;
-        let (record, is_known) = match known {
-            Some(record) => (record, true),
-            None => self.once(step, key, || {
-                let below = match op.link {
-                    true => Tree::Empty,
-                    false => self.tree(&step.parent, task)?,
-                };
-                task.start();
-                let how = (self.times(), self.session.store.options());
-                self.write_layer(|out| copy::write_copy(op, &gathered, &trees, &below, how, out))
-            })?,
-        };
-        if let Some((key, recipe)) = fast {
-            self.session.store.put_step(&StepRecord { key, recipe, ..record.clone() })?;
-        }
-        Ok((record, is_known))
-    }
-
-    fn copy_key(&self, kind: &str, op: &CopyOp, parent: &Chain) -> KeyBuilder {
-        let mut key = KeyBuilder::new(kind);
-        if !op.link {
-            key.digest("parent", &chain_id(parent.layers()));
-        }
-        key.text("link", if op.link { "yes" } else { "no" });
-        key.text("dest", &op.dest);
-        key.text("chown", op.chown.as_deref().unwrap_or_default());
-        key.text("chmod", &op.chmod.as_ref().map(|it| format!("{it:?}")).unwrap_or_default());
-        key.text("epoch", &self.plan.epoch.map(|it| it.to_string()).unwrap_or_default());
-        key.text("latest", &self.latest().map(|it| it.to_string()).unwrap_or_default());
-        key.texts("excludes", op.excludes.iter().map(String::as_str));
-        for item in &op.items {
-            match item {
-                CopyItem::Paths { parents, unpack, .. } => {
-                    let flags = format!("unpack {unpack} parents {}", parents.is_some());
-                    key.text("item", &flags);
-                }
-                CopyItem::Inline { name, .. } => key.text("inline", name),
-            }
-        }
-        key
-    }
-
-    /// The key of a copy all of whose sources are layers: it names those, not what is in them.
-    fn fast_copy_key(
-        &self,
-        op: &CopyOp,
-        parent: &Chain,
-    ) -> Result<Option<(StepKey, serde_json::Value)>, ExecutorError> {
-        let mut key = self.copy_key("copy from layers", op, parent);
-        for item in &op.items {
-            match item {
-                CopyItem::Paths {
-                    source: source @ (Source::Image(_) | Source::Step(_)),
-                    path,
-                    parents,
-                    ..
-                } => {
-                    key.digest("source", &chain_id(self.chain(source)?.layers()));
-                    key.text("path", path);
-                    if let Some(parents) = parents {
-                        key.text("pattern", &parents.pattern);
-                    }
-                }
-                CopyItem::Paths { .. } => return Ok(None),
-                CopyItem::Inline { data, .. } => key.raw("data", data.as_bytes()),
-            }
-        }
-        Ok(Some(key.finish()))
-    }
-
-    fn mkdir(
-        &self,
-        step: &Step,
-        op: &MkdirOp,
-        parent: &Chain,
-        task: &Task<'_>,
-    ) -> Result<(StepRecord, bool), ExecutorError> {
-        let mut key = KeyBuilder::new("mkdir");
-        key.digest("parent", &chain_id(parent.layers()));
-        key.text("path", &op.path);
-        key.text("user", &op.user);
-        key.text("epoch", &self.plan.epoch.map(|it| it.to_string()).unwrap_or_default());
-        let key = key.finish();
-        if let Some(record) = self.look_up(step, &key.0)? {
-            return Ok((record, true));
-        }
-        self.once(step, key, || {
-            let below = self.tree(&step.parent, task)?;
-            task.start();
-            self.write_layer(|out| copy::write_mkdir(op, &below, self.times(), out))
-        })
     }
 
     /// Writes a layer as a tar into the store. One in which nothing is counts as a layer, as it does for BuildKit.

@@ -8,8 +8,9 @@
 //! 4. `tree` — file trees, whatever they are kept in.
 //! 5. `key`, `execute` — steps looked up, done, recorded.
 //! 6. `copy`, `run` — what the steps do.
-//! 7. [`assemble`] — images from their layers.
-//! 8. `export` — images and trees out of the store.
+//! 7. [`explain`] — why steps were done: builds noted and compared.
+//! 8. [`assemble`] — images from their layers.
+//! 9. `export` — images and trees out of the store.
 #![forbid(unsafe_code)]
 
 pub mod assemble;
@@ -18,6 +19,7 @@ mod copy;
 pub mod error;
 pub mod event;
 mod execute;
+pub mod explain;
 mod export;
 mod fetch;
 mod image_source;
@@ -34,6 +36,7 @@ pub use assemble::Built;
 pub use context::Context;
 pub use error::{ExecutorError, StepError};
 pub use event::{Event, Listener, Outcome, TaskId};
+pub use execute::look::Foreseen;
 pub use key::KEY_VERSION;
 pub use output::{ArchiveFormat, ExportOptions, PlatformAnnotation};
 pub use run::keys::{KeyError, SshKeys};

@@ -17,6 +17,7 @@ use crate::{
     context::Context,
     error::ExecutorError,
     event::{Event, Listener, Outcome, TaskId},
+    explain::About,
     fetch::Fetches,
     image_source::RemoteLayers,
     run::Copies,
@@ -73,8 +74,10 @@ pub struct Session {
     pub default_network: DefaultNetwork,
     /// What a RUN may use.
     pub limits: sandbox::CgroupLimits,
-    /// The build's name in the store's logs; one of its own, unless another is given.
+    /// The build's name in the store's logs and its journal; one of its own, unless another is given.
     pub build_id: String,
+    /// What is built, for the journal; a build without is not noted there.
+    pub about: Option<About>,
     /// Keeps what this session looks up from being collected.
     _lease: Option<cache::Lease>,
     /// What a build did so far; nothing if none began.
@@ -133,6 +136,7 @@ impl Session {
             done: Mutex::new(None),
             limits: sandbox::CgroupLimits::usual(),
             _at_end: AtEnd,
+            about: None,
             remote: RemoteLayers::default(),
             fetches: Fetches::default(),
             copies: Copies::default(),

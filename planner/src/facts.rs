@@ -1,6 +1,7 @@
 //! What the edge looked up for the planner, as data.
 
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
+use core::fmt;
 
 use image::{Digest, ImageRef, Platform, document::ImageConfig};
 
@@ -27,6 +28,15 @@ pub enum ImageOrigin {
     Reference(ImageRef),
     /// In an OCI layout: the text after `oci-layout://`.
     OciLayout(String),
+}
+
+impl fmt::Display for ImageOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reference(reference) => reference.fmt(f),
+            Self::OciLayout(layout) => write!(f, "oci-layout://{layout}"),
+        }
+    }
 }
 
 /// What is known of an image.

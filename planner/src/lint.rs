@@ -27,6 +27,7 @@ pub use config::{CheckOptions, CheckOptionsError};
 pub use findings::Warning;
 pub use rule::Rule;
 pub use survey::{Images, Subject};
+pub use text::is_secret;
 
 pub(crate) use findings::Failure;
 pub(crate) use stage::{Stage, description};

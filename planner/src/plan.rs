@@ -102,6 +102,8 @@ pub struct Step {
     pub name: String,
     /// The instruction it comes from.
     pub span: Span,
+    /// That instruction as written, variables not expanded, without passwords of URLs and bodies of heredocs.
+    pub text: String,
     /// The stage it is in.
     pub stage: String,
     /// The tree it starts from.

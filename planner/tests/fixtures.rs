@@ -322,7 +322,7 @@ fn render(out: &mut Out, case: &Case, plan: &Plan) {
 }
 
 fn render_step(out: &mut Out, case: &Case, step_idx: usize, step: &Step) {
-    let Step { name, span, stage, parent, op, no_cache, platform } = step;
+    let Step { name, span, text: _, stage, parent, op, no_cache, platform } = step;
     let line = parser::span::position(&case.text, span.start()).line;
     out.line(0, format_args!("step {step_idx}, line {line}, on {}", source_text(parent)));
     out.line(1, format_args!("{name}"));

@@ -129,6 +129,9 @@ pub struct BuildArgs {
     /// Show errors only, and print the id of the image
     #[arg(short, long, help_heading = "Display")]
     pub quiet: bool,
+    /// Say for each step that ran why its result was not known; see `kiln explain`
+    #[arg(long, help_heading = "Display")]
+    pub explain: bool,
     /// Do not build, answer: `check`, `outline`, `targets` or `context`, `,format=json` behind it for programs
     #[arg(long, value_name = "QUESTION", value_parser = call, help_heading = "Display")]
     pub call: Option<Call>,

@@ -3,11 +3,12 @@
 use clap::{Args, ValueEnum};
 
 use super::build::BuildArgs;
+use crate::values::Format;
 
 /// The arguments of `kiln plan`.
 #[derive(Debug, Args)]
 pub struct PlanArgs {
-    /// How it is written: `text`, `json`, or `dot` for Graphviz
+    /// How it is written: `text`, `json`, `svg` for a drawing, or `dot` for Graphviz
     #[arg(
         long,
         value_enum,
@@ -30,6 +31,19 @@ pub enum PlanFormat {
     Json,
     /// For Graphviz.
     Dot,
+    /// As a drawing.
+    Svg,
+}
+
+/// The arguments of `kiln explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// An image that was built here; `last` is the last build, whatever became of it
+    #[arg(value_name = "IMAGE|last", default_value = "last", hide_default_value = true)]
+    pub image: String,
+    /// How to write it
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: Format,
 }
 
 /// The arguments of `kiln fmt`.

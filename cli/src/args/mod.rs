@@ -3,7 +3,7 @@
 //! Only shapes are checked here; names of images and platforms, files and the environment are looked up by the commands.
 //!
 //! 1. [`build`] — `kiln build`.
-//! 2. [`dockerfile`] — `kiln plan` and `kiln fmt`.
+//! 2. [`dockerfile`] — `kiln plan`, `kiln explain` and `kiln fmt`.
 //! 3. [`run`] — `kiln run`.
 //! 4. [`images`], [`registry`], [`system`] — the rest.
 //! 5. [`refused`] — options and commands of docker that are known and not there yet.
@@ -50,6 +50,8 @@ pub enum Command {
     Build(Box<build::BuildArgs>),
     /// Show what a build would do
     Plan(Box<dockerfile::PlanArgs>),
+    /// Say why the steps of a build ran again
+    Explain(dockerfile::ExplainArgs),
     /// Format Dockerfiles
     Fmt(dockerfile::FmtArgs),
     /// Run a command in a new container

@@ -5,6 +5,7 @@
 
 pub mod build;
 pub mod completions;
+pub mod explain;
 pub mod fmt;
 pub mod images;
 pub mod login;
@@ -96,6 +97,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
     match command {
         Command::Build(args) => build::run(*args, &globals),
         Command::Plan(args) => plan::run(*args, &globals),
+        Command::Explain(args) => explain::run(&args, &globals),
         Command::Fmt(args) => fmt::run(&args),
         Command::Images(args) => images::list::run(&args, &globals),
         Command::Inspect(args) => images::inspect::run(&args, &globals),

@@ -23,6 +23,7 @@ use self::{
 };
 use crate::{
     error::ExecutorError,
+    explain::FileListWriter,
     tree::{Node, Tree, lossy},
 };
 
@@ -162,6 +163,39 @@ fn hash_node(
     for (name, value) in &node.xattrs {
         hasher.field(name);
         hasher.field(value);
+    }
+    Ok(())
+}
+
+/// Adds what was gathered to a list; the sources count from `first`.
+pub(crate) fn list(
+    gathered: &Gathered,
+    trees: &[Tree],
+    first: usize,
+    out: &mut FileListWriter,
+) -> Result<(), ExecutorError> {
+    for (item_idx, item) in gathered.items.iter().enumerate() {
+        let idx = first + item_idx;
+        let matches = match item {
+            GatheredItem::Inline(name, data) => {
+                out.add_inline(idx, name.as_bytes(), data.as_bytes());
+                continue;
+            }
+            GatheredItem::Matches(matches) => matches,
+        };
+        for found in matches {
+            let tree = &trees[found.tree_idx];
+            let root = std::iter::once((found.root_path.clone(), &found.root));
+            let below = found.below.iter();
+            let below = below.map(|it| (crate::tree::join(&found.root_path, &it.path), &it.node));
+            for (path, node) in root.chain(below) {
+                let content = match node.kind {
+                    Kind::File { .. } => tree.content(&path, node)?,
+                    _ => [0; 32],
+                };
+                out.add(idx, &path, node, &content);
+            }
+        }
     }
     Ok(())
 }

@@ -4,25 +4,55 @@ use planner::plan::{MountOp, RunOp, Source, Step};
 
 use super::mounts::whole;
 use crate::{
-    copy,
+    copy::{self, Gathered},
     error::ExecutorError,
-    execute::Execution,
+    execute::{
+        Execution,
+        find::{Found, Keyed, Missing},
+    },
     key::{KeyBuilder, chain_id},
     session::Task,
-    tree::Chain,
+    tree::{Chain, Tree},
 };
 
 impl Execution<'_> {
-    /// The key of a RUN. With `content` mounts count by what is in them, without by the layers they come from; nothing if
-    /// some of them come from no layers.
+    /// Looks a RUN up.
+    pub(crate) fn find_run(
+        &self,
+        step: &Step,
+        op: &RunOp,
+        parent: &Chain,
+        task: &Task<'_>,
+    ) -> Result<Found, ExecutorError> {
+        let fast = self.run_key(step, op, parent, None, task)?;
+        if let Some((key, _)) = &fast
+            && let Some(record) = self.look_up(step, key)?
+        {
+            return Ok(Found::Known(Box::new(record)));
+        }
+        let has_binds = op.mounts.iter().any(|it| matches!(it, MountOp::Bind { .. }));
+        let mut read = Vec::new();
+        match fast {
+            Some(key) if !has_binds => Ok(Found::Missing(Missing::plain(key))),
+            _ if !self.can_read(crate::execute::sources(step))? => Ok(Found::OutOfReach),
+            fast => match self.run_key(step, op, parent, Some(&mut read), task)? {
+                Some(key) => self.find_by_contents(step, Missing { key, fast, read }),
+                None => Err(ExecutorError::Canceled),
+            },
+        }
+    }
+
+    /// The key of a RUN. With `read` mounts count by what is in them, and what that was is added; without by the layers they
+    /// come from, and there is no key if some of them come from no layers.
     pub(crate) fn run_key(
         &self,
         step: &Step,
         op: &RunOp,
         parent: &Chain,
-        content: bool,
+        mut read: Option<&mut Vec<(Vec<Tree>, Gathered)>>,
         task: &Task<'_>,
-    ) -> Result<Option<(cache::StepKey, serde_json::Value)>, ExecutorError> {
+    ) -> Result<Option<Keyed>, ExecutorError> {
+        let content = read.is_some();
         let mut key = KeyBuilder::new(if content { "run with contents" } else { "run" });
         key.digest("parent", &chain_id(parent.layers()));
         key.texts("args", op.args.iter().map(String::as_str));
@@ -54,8 +84,13 @@ impl Execution<'_> {
                         Source::Image(_) | Source::Step(_) if !content => {
                             key.digest("of", &chain_id(self.chain(source)?.layers()));
                         }
-                        _ if !content => return Ok(None),
-                        _ => key.digest("of", &self.content_of(source, path, task)?),
+                        _ => {
+                            let Some(read) = &mut read else { return Ok(None) };
+                            let trees = vec![self.tree(source, task)?];
+                            let gathered = copy::gather(&whole(source, path), &trees)?;
+                            key.digest("of", &gathered.content);
+                            read.push((trees, gathered));
+                        }
                     }
                 }
                 MountOp::Cache { target, seed, read_only, .. } => {
@@ -78,15 +113,5 @@ impl Execution<'_> {
             }
         }
         Ok(Some(key.finish()))
-    }
-
-    fn content_of(
-        &self,
-        source: &Source,
-        path: &str,
-        task: &Task<'_>,
-    ) -> Result<[u8; 32], ExecutorError> {
-        let tree = self.tree(source, task)?;
-        Ok(copy::gather(&whole(source, path), &[tree])?.content)
     }
 }

@@ -14,7 +14,6 @@ mod output;
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
 
-use cache::StepRecord;
 use image::layer::LayerIndex;
 use planner::plan::{MountOp, RunOp, Source, Step};
 use sandbox::{Mount, Root, Spec};
@@ -38,38 +37,13 @@ pub(crate) fn mount_source(mount: &MountOp) -> Option<&Source> {
 }
 
 impl Execution<'_> {
-    pub(crate) fn run(
+    /// Runs a step.
+    pub(crate) fn run_now(
         &self,
         step: &Step,
         op: &RunOp,
-        parent: &Chain,
         task: &Task<'_>,
-    ) -> Result<(StepRecord, bool), ExecutorError> {
-        let fast = self.run_key(step, op, parent, false, task)?;
-        if let Some((key, _)) = &fast
-            && let Some(record) = self.look_up(step, key)?
-        {
-            return Ok((record, true));
-        }
-        let has_binds = op.mounts.iter().any(|it| matches!(it, MountOp::Bind { .. }));
-        if fast.is_some() && !has_binds {
-            let Some(key) = fast else { return Err(ExecutorError::Canceled) };
-            return self.once(step, key, || self.run_now(step, op, task));
-        }
-        let Some(slow) = self.run_key(step, op, parent, true, task)? else {
-            return Err(ExecutorError::Canceled);
-        };
-        let (record, is_known) = match self.look_up(step, &slow.0)? {
-            Some(record) => (record, true),
-            None => self.once(step, slow, || self.run_now(step, op, task))?,
-        };
-        if let Some((key, recipe)) = fast {
-            self.session.store.put_step(&StepRecord { key, recipe, ..record.clone() })?;
-        }
-        Ok((record, is_known))
-    }
-
-    fn run_now(&self, step: &Step, op: &RunOp, task: &Task<'_>) -> Result<Made, ExecutorError> {
+    ) -> Result<Made, ExecutorError> {
         // Before the base is unpacked in vain.
         sandbox::require()?;
         if sandbox::copies_trees() {

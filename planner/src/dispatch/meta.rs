@@ -265,6 +265,7 @@ impl Builder<'_> {
         let step = Step {
             name,
             span: instruction.span,
+            text: without_passwords(&instruction.original),
             stage: state.display.clone(),
             parent: state.tree.clone(),
             op,

@@ -228,6 +228,7 @@ impl Builder<'_> {
                 };
                 let name = format!("[context {}] load", stage.display);
                 Ok(self.push(Step {
+                    text: name.clone(),
                     name,
                     span: stage.span,
                     stage: stage.display.clone(),

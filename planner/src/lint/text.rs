@@ -170,7 +170,7 @@ pub(super) fn casing(dockerfile: &Dockerfile, findings: &mut Findings) {
 }
 
 /// Reports whether a name is likely that of a secret.
-pub(super) fn is_secret(name: &str) -> bool {
+pub fn is_secret(name: &str) -> bool {
     const SECRET: [&str; 10] = [
         "apikey",
         "auth",

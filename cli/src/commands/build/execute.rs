@@ -6,7 +6,9 @@ use anyhow::anyhow;
 use executor::{
     Context, DefaultNetwork, ExecutorError, Secret, Session, SshAgent, SshKeys, StepError,
     event::{Event, Listener},
+    explain::About,
 };
+use parser::ast::Kind;
 use planner::{
     facts::Facts,
     git_url::GitRef,
@@ -25,7 +27,7 @@ use super::{
     report::Finished,
 };
 use crate::{
-    commands::Globals,
+    commands::{Globals, explain::Explanation},
     config::NetworkConfig,
     exit::Exit,
     failure::{Failure, Result},
@@ -37,7 +39,8 @@ use crate::{
 /// Dockerfiles and ignore files are never longer.
 const LARGEST_FILE: u64 = 16 << 20;
 
-/// Builds. What the lint finds is added to `warnings`, also where the build fails.
+/// Builds. What the lint finds is added to `warnings`, and why steps ran is told if that was asked for, also where the
+/// build fails.
 ///
 /// # Errors
 ///
@@ -47,8 +50,15 @@ pub fn execute(
     globals: &Globals,
     listener: Listener,
     warnings: &mut Vec<Warning>,
+    explanation: &mut Option<Explanation>,
 ) -> Result<Finished> {
-    with_session(job, globals, listener, |job, session| build(job, session, warnings))
+    with_session(job, globals, listener, |job, session| {
+        let built = build(job, session, warnings);
+        if job.explain {
+            *explanation = Explanation::of_session(session)?;
+        }
+        built
+    })
 }
 
 /// Works with a session that Ctrl-C stops.
@@ -123,6 +133,11 @@ pub fn planned(
     let source = Source { name: &name, text: &text };
     frontend::check(source, &job.requests[0])?;
     let (dockerfile, mistakes) = parser::parse(&text);
+    session.about = Some(About {
+        args: names_of_args(&dockerfile),
+        ignored: ignore.texts(),
+        ..job.about.clone()
+    });
     let mut facts = Facts { ignored: ignore.texts(), ..Facts::default() };
     let plans: Result<Vec<Plan>> = match mistakes.is_empty() {
         true => {
@@ -151,6 +166,18 @@ pub fn planned(
     let plans = plans?;
     lint::refuse(&subject, warnings)?;
     Ok(Planned { name, text, ignore, facts, plans })
+}
+
+/// The variables that come from ARG.
+fn names_of_args(dockerfile: &parser::ast::Dockerfile) -> Vec<String> {
+    let pairs = dockerfile.instructions.iter().filter_map(|it| match &it.kind {
+        Kind::Arg(arg) => Some(&arg.args),
+        _ => None,
+    });
+    let mut names: Vec<String> = pairs.flatten().map(|it| it.key.value.clone()).collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 fn session(job: &Job, globals: &Globals, listener: Listener) -> Result<Session> {

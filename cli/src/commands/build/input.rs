@@ -60,6 +60,33 @@ pub enum Context {
     Remote(String),
 }
 
+impl Dockerfile {
+    /// Where it is, for telling builds apart; empty if it has no place.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Read { path: Some(path), .. } => absolute(path),
+            Self::Read { path: None, .. } => String::new(),
+            Self::InContext { path } => path.clone(),
+        }
+    }
+}
+
+impl Context {
+    /// Where it is, for telling builds apart; empty if it has no place.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Empty | Self::Archive(_) => String::new(),
+            Self::Directory(path) => absolute(path),
+            Self::Remote(url) => without_password(url),
+        }
+    }
+}
+
+fn absolute(path: &Path) -> String {
+    let found = path.canonicalize().or_else(|_| std::path::absolute(path));
+    found.as_deref().unwrap_or(path).to_string_lossy().into_owned()
+}
+
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
+use executor::explain::About;
 use image::{ImageRef, Platform};
 use planner::request::Request;
 
@@ -56,6 +57,10 @@ pub struct Job {
     pub progress: Mode,
     /// Print the id of the image.
     pub quiet: bool,
+    /// Say why steps ran.
+    pub explain: bool,
+    /// What is built, for the journal.
+    pub about: About,
     /// File for the id.
     pub iidfile: Option<PathBuf>,
     /// File for the metadata.
@@ -115,10 +120,19 @@ pub fn prepare(args: BuildArgs, env: impl Fn(&str) -> Option<String>) -> Result<
         return Err(Failure::input(anyhow!("there is no name to push the image under"))
             .hint("add `-t REGISTRY/NAME:TAG`"));
     }
+    let input = input::find(&args.context, args.file.as_deref(), io::stdin())?;
+    let about = About {
+        dockerfile: input.dockerfile.place(),
+        context: input.context.place(),
+        names: names.iter().map(ToString::to_string).collect(),
+        target: request.target.clone(),
+        no_cache: args.no_cache,
+        ..About::default()
+    };
     let secrets =
         args.secrets.into_iter().map(|it| secret(it, &env)).collect::<Result<Vec<_>>>()?;
     Ok(Job {
-        input: input::find(&args.context, args.file.as_deref(), io::stdin())?,
+        input,
         call,
         requests: platforms
             .into_iter()
@@ -137,6 +151,8 @@ pub fn prepare(args: BuildArgs, env: impl Fn(&str) -> Option<String>) -> Result<
         jobs: args.jobs,
         progress: progress(args.progress, args.quiet, &env)?,
         quiet: args.quiet,
+        explain: args.explain,
+        about,
         iidfile: args.iidfile,
         metadata_file: args.metadata_file,
         metadata_warnings: env("BUILDX_METADATA_WARNINGS")

@@ -44,12 +44,20 @@ pub fn run(args: BuildArgs, globals: &Globals) -> Result<Exit> {
     report::before(&job)?;
     let progress = Progress::start(job.progress).context("cannot start the display").or_failed()?;
     let mut warnings = Vec::new();
-    let built = execute::execute(&mut job, globals, progress.listener(), &mut warnings);
+    let mut explanation = None;
+    let listener = progress.listener();
+    let built = execute::execute(&mut job, globals, listener, &mut warnings, &mut explanation);
     // The display ends before anything else is said, so that the two do not mix.
     let tails = progress.finish();
     let mode = job.progress.resolved();
     if !matches!(mode, Mode::Quiet | Mode::Rawjson) {
         print::err(&lint::summary(&warnings, print::colour()));
+    }
+    if let Some(explanation) = explanation {
+        match mode {
+            Mode::Rawjson => print::err(&explanation.record()),
+            _ => print::err(&explanation.text()),
+        }
     }
     match built {
         Ok(finished) => {

@@ -1,19 +1,31 @@
 //! `kiln plan`: what a build would do, without doing it.
 //!
-//! Base images are looked up as for a build, nothing is run and nothing is kept. Text has a line for each image and step:
+//! Base images are looked up as for a build, steps are looked up in the store, and nothing is run. A step whose result is there
+//! is a *hit*; one whose key is known and nothing else a *miss*; what depends on a step that would run is *unknown*, since
+//! that may leave what it left before. Text has a line for each image and step:
 //!
 //! ```text
-//! ID       DOES     NEEDS                    WHAT
-//! image0   image    -                        [build 1/3] FROM docker.io/library/golang:1
-//! step0    copy     image0, context          [build 2/3] COPY . .
-//! step1    run      step0                    [build 3/3] RUN go build -o /app
-//! step2    copy     step1                    [stage-1 1/1] COPY --from=build /app /
-//! result   -        step2                    linux/amd64
+//! ID       DOES     NEEDS             STATE     KEY            WHAT
+//! image0   image    -                 -         -              [build 1/3] FROM docker.io/library/golang:1
+//! step0    copy     image0, context   miss      6b1f6e2a90c4   [build 2/3] COPY . .
+//! step1    run      step0             unknown   -              [build 3/3] RUN go build -o /app
+//! step2    copy     step1             unknown   -              [stage-1 1/1] COPY --from=build /app /
+//! result   -        step2             -         -              linux/amd64
 //! ```
+//!
+//! [`dot`] and [`svg`] are drawings of the same.
+
+mod dot;
+mod svg;
 
 use anyhow::{Context as _, anyhow};
+use cache::StepKey;
+use executor::{
+    Foreseen, Session,
+    explain::{self, Cause, Explained, JournaledPlan, State},
+};
 use planner::{
-    facts::{Facts, ImageOrigin, ImageQuery},
+    facts::Facts,
     plan::{CopyItem, MountOp, Op, Plan, Source, Step},
 };
 use serde::Serialize;
@@ -24,6 +36,7 @@ use super::{
         execute::{self, Planned},
         job,
     },
+    explain::words,
 };
 use crate::{
     args::dockerfile::{PlanArgs, PlanFormat},
@@ -48,20 +61,47 @@ pub fn run(args: PlanArgs, globals: &Globals) -> Result<Exit> {
     }
     let progress = Progress::start(job.progress).context("cannot start the display").or_failed()?;
     let planned = execute::with_session(&mut job, globals, progress.listener(), |job, session| {
-        execute::planned(job, session, &mut Vec::new())
+        let planned = execute::planned(job, session, &mut Vec::new())?;
+        let foreseen = session.foresee(&planned.plans, &planned.facts).map_err(execute::failed)?;
+        let explained = match job.explain {
+            true => Some(explain(session, &foreseen)?),
+            false => None,
+        };
+        Ok((planned, foreseen.build, explained))
     });
     progress.finish();
-    let Planned { text, facts, plans, .. } = planned?;
-    let graphs: Vec<Graph<'_>> = plans.iter().map(|it| graph(it, &facts, &text)).collect();
+    let (Planned { text, facts, plans, .. }, foreseen, explained) = planned?;
+    let mut graphs: Vec<Graph<'_>> = plans
+        .iter()
+        .zip(&foreseen.plans)
+        .map(|(plan, foreseen)| graph(plan, foreseen, &facts, &text))
+        .collect();
+    for (graph, explained) in graphs.iter_mut().zip(explained.iter().flatten()) {
+        for (step, explained) in graph.steps.iter_mut().zip(explained) {
+            step.causes = explained.causes.clone();
+        }
+    }
     print::out(&match args.format {
-        PlanFormat::Text => self::text(&graphs),
+        PlanFormat::Text => {
+            let explained = explained.iter().flatten().map(|it| words::steps(it));
+            let parts = std::iter::once(self::text(&graphs)).chain(explained);
+            parts.collect::<Vec<_>>().join("\n")
+        }
+        PlanFormat::Svg => svg::draw(&graphs),
         PlanFormat::Json => {
             // Maps with string keys only: this cannot fail.
             serde_json::to_string_pretty(&Plans { plans: &graphs }).unwrap_or_default() + "\n"
         }
-        PlanFormat::Dot => dot(&graphs),
+        PlanFormat::Dot => dot::draw(&graphs),
     })?;
     Ok(Exit::Done)
+}
+
+fn explain(session: &Session, foreseen: &Foreseen) -> Result<Vec<Vec<Explained>>> {
+    let line = foreseen.build.about.line();
+    let earlier = explain::earlier(&session.store, &line, &session.build_id);
+    let earlier = earlier.map_err(execute::failed)?;
+    Ok(explain::explain(&session.store, &foreseen.build, &earlier, &foreseen.files))
 }
 
 /// What `--format json` prints.
@@ -99,22 +139,53 @@ struct StepNode<'a> {
     stage: &'a str,
     platform: String,
     needs: Vec<String>,
+    /// The first of `needs` is the tree that it starts from.
+    #[serde(skip)]
+    has_parent: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     no_cache: bool,
     line: usize,
+    /// Whether its result is in the store: `hit`, `miss`, `unknown`, or `failed` where it is clear that it cannot be done.
+    #[serde(flatten)]
+    state: State,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<StepKey>,
+    /// With `--explain`, why it is a miss.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    causes: Vec<Cause>,
 }
 
-fn graph<'a>(plan: &'a Plan, facts: &Facts, text: &str) -> Graph<'a> {
+impl StepNode<'_> {
+    fn state(&self) -> &'static str {
+        match &self.state {
+            State::Hit => "hit",
+            State::Miss | State::Done => "miss",
+            State::Unknown { .. } => "unknown",
+            State::Failed { .. } => "fails",
+        }
+    }
+
+    /// The beginning of its key.
+    fn short_key(&self) -> String {
+        self.key.map_or("-".to_owned(), |it| it.hex().chars().take(N_KEY).collect())
+    }
+}
+
+/// As many digits of a key are shown.
+const N_KEY: usize = 12;
+
+fn graph<'a>(plan: &'a Plan, foreseen: &JournaledPlan, facts: &Facts, text: &str) -> Graph<'a> {
     let line = |at: usize| render::place(text, text.floor_char_boundary(at)).line;
     let images = plan.images.iter().enumerate().map(|(n, image)| ImageNode {
         id: format!("image{n}"),
         name: &image.name,
-        reference: reference(&image.query),
+        reference: image.query.origin.to_string(),
         platform: image.query.platform.format_all(),
         digest: facts.images.get(&image.query).map(|it| it.manifest.to_string()),
         line: line(image.span.start()),
     });
-    let steps = plan.steps.iter().enumerate().map(|(n, step)| StepNode {
+    let steps = plan.steps.iter().zip(&foreseen.steps).enumerate();
+    let steps = steps.map(|(n, (step, foreseen))| StepNode {
         id: format!("step{n}"),
         op: match step.op {
             Op::Run(_) => "run",
@@ -125,21 +196,18 @@ fn graph<'a>(plan: &'a Plan, facts: &Facts, text: &str) -> Graph<'a> {
         stage: &step.stage,
         platform: step.platform.format_all(),
         needs: needs(step),
+        has_parent: step.parent != Source::Scratch,
         no_cache: step.no_cache,
         line: line(step.span.start()),
+        state: foreseen.state.clone(),
+        key: foreseen.key,
+        causes: Vec::new(),
     });
     Graph {
         platform: plan.platform.format_all(),
         images: images.collect(),
         steps: steps.collect(),
         result: id(&plan.output),
-    }
-}
-
-fn reference(query: &ImageQuery) -> String {
-    match &query.origin {
-        ImageOrigin::Reference(reference) => reference.to_string(),
-        ImageOrigin::OciLayout(layout) => format!("oci-layout://{layout}"),
     }
 }
 
@@ -182,63 +250,25 @@ fn id(source: &Source) -> Option<String> {
 
 fn text(graphs: &[Graph<'_>]) -> String {
     let tables = graphs.iter().map(|graph| {
-        let mut table = Table::new(&["ID", "DOES", "NEEDS", "WHAT"]);
-        let mut row = |id: &str, op: &str, needs: &str, what: &str| {
-            let cells = [id, op, if needs.is_empty() { "-" } else { needs }, what];
+        let mut table = Table::new(&["ID", "DOES", "NEEDS", "STATE", "KEY", "WHAT"]);
+        let mut row = |id: &str, op: &str, needs: &str, state: &str, key: &str, what: &str| {
+            let cells = [id, op, if needs.is_empty() { "-" } else { needs }, state, key, what];
             table.row(cells.map(str::to_owned).to_vec());
         };
         for image in &graph.images {
-            row(&image.id, "image", "", image.name);
+            row(&image.id, "image", "", "-", "-", image.name);
         }
         for step in &graph.steps {
-            row(&step.id, step.op, &step.needs.join(", "), step.name);
+            let (needs, key) = (step.needs.join(", "), step.short_key());
+            row(&step.id, step.op, &needs, step.state(), &key, step.name);
         }
-        row("result", "-", graph.result.as_deref().unwrap_or_default(), &graph.platform);
-        table.to_string()
+        let result = graph.result.as_deref().unwrap_or_default();
+        row("result", "-", result, "-", "-", &graph.platform);
+        let failing = graph.steps.iter().filter_map(|it| match &it.state {
+            State::Failed { message } => Some(format!("{} fails: {message}\n", it.id)),
+            _ => None,
+        });
+        table.to_string() + &failing.collect::<String>()
     });
     tables.collect::<Vec<_>>().join("\n")
-}
-
-fn dot(graphs: &[Graph<'_>]) -> String {
-    let mut out = "digraph plan {\n  rankdir=LR;\n  node [shape=box];\n".to_owned();
-    for (n, graph) in graphs.iter().enumerate() {
-        let node = |id: &str| quoted(&format!("{n}/{id}"));
-        out.push_str(&format!("  subgraph cluster_{n} {{\n"));
-        let mut line = |text: String| out.push_str(&format!("    {text}\n"));
-        line(format!("label={};", quoted(&graph.platform)));
-        let mut others = Vec::new();
-        for image in &graph.images {
-            line(format!("{} [label={}, style=rounded];", node(&image.id), quoted(image.name)));
-        }
-        for step in &graph.steps {
-            line(format!("{} [label={}];", node(&step.id), quoted(step.name)));
-            for need in &step.needs {
-                line(format!("{} -> {};", node(need), node(&step.id)));
-            }
-            others.extend(step.needs.iter());
-        }
-        line(format!("{} [label=\"image\", style=bold];", node("result")));
-        if let Some(result) = &graph.result {
-            line(format!("{} -> {};", node(result), node("result")));
-            others.push(result);
-        }
-        // What is no image and no step: contexts and addresses.
-        let known = |id: &str| {
-            graph.images.iter().any(|it| it.id == id) || graph.steps.iter().any(|it| it.id == id)
-        };
-        others.retain(|it| !known(it));
-        others.sort();
-        others.dedup();
-        for other in others {
-            line(format!("{} [label={}, style=dashed];", node(other), quoted(other)));
-        }
-        out.push_str("  }\n");
-    }
-    out.push_str("}\n");
-    out
-}
-
-/// A text as Graphviz reads it.
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }
