@@ -147,7 +147,7 @@ pub fn link_owners(view: &View) -> Vec<(Vec<u8>, u32, u32)> {
     for layer in view.layers() {
         for change in &layer.changes {
             let Change::Entry { entry, .. } = change else { continue };
-            if is_one(entry)
+            if (is_one(entry) || matches!(entry.kind, Kind::Hardlink { .. }))
                 && let Some(node) = view.lookup(&entry.path)
                 && is_one(node.entry)
             {

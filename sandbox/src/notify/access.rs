@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, CWD, FileType, OFlags};
 use rustix::io::{Errno, Result};
 
 use super::answers::Answers;
-use super::caller::{AT_CWD, Caller, Given, Place, own_handle};
+use super::caller::{AT_CWD, Caller, Given, Place};
 use super::calls::Call;
 use super::identity::Credentials;
 use super::owner::Owned;
@@ -24,27 +24,22 @@ const STICKY: u32 = 0o1000;
 
 impl Answers {
     /// Fails if the folders that lead to a file, or the file itself, do not permit what is wanted.
-    pub(crate) fn may(&self, me: &Credentials, file: BorrowedFd<'_>, wanted: u32) -> Result<()> {
+    pub(crate) fn may(&self, me: &Credentials, place: &Place, wanted: u32) -> Result<()> {
         if me.overrides() {
             return Ok(());
         }
-        self.may_reach(me, file)?;
-        let owned = self.owned(file)?;
+        let file = place.open()?;
+        self.may_reach(me, place, file.as_fd())?;
+        let owned = self.owned(file.as_fd())?;
         // Devices, pipes and sockets of others are meant to be used.
         let is_plain = matches!(owned.kind, FileType::RegularFile | FileType::Directory);
         if !is_plain || permits(me, &owned, wanted) { Ok(()) } else { Err(Errno::ACCESS) }
     }
 
-    /// Fails if one of the folders above a file must not be entered.
-    fn may_reach(&self, me: &Credentials, file: BorrowedFd<'_>) -> Result<()> {
-        let path = rustix::fs::readlinkat(CWD, own_handle(file), Vec::new())?;
-        let path = path.as_bytes();
-        // A pipe, or a file that was removed.
-        if !path.starts_with(b"/") {
-            return Ok(());
-        }
-        for end in path.iter().enumerate().filter(|(_, it)| **it == b'/').map(|(at, _)| at.max(1)) {
-            let folder = &path[..end];
+    /// Fails if one of the folders on the way to a file must not be entered.
+    fn may_reach(&self, me: &Credentials, place: &Place, file: BorrowedFd<'_>) -> Result<()> {
+        for folder in place.folders_to(file)? {
+            let folder = folder.as_slice();
             let Ok(stat) = rustix::fs::statat(CWD, folder, AtFlags::SYMLINK_NOFOLLOW) else {
                 return Ok(());
             };
@@ -78,9 +73,9 @@ impl Answers {
         };
         let wanted = if flags.contains(OFlags::TRUNC) { wanted | WRITE } else { wanted };
         let place = caller.place(given, !flags.contains(OFlags::NOFOLLOW))?;
-        match place.open() {
-            Ok(file) => self.may(me, file.as_fd(), wanted),
-            Err(_) => Ok(()),
+        match self.may(me, &place, wanted) {
+            Err(Errno::ACCESS) => Err(Errno::ACCESS),
+            _ => Ok(()),
         }
     }
 
@@ -118,9 +113,9 @@ impl Answers {
             Call::Fchmodat => self.must_own(&me, &caller.place(&path_at(0)?, true)?)?,
             Call::Utimensat => self.may_set_times(caller, &me)?,
             Call::Truncate => {
-                self.may(&me, caller.place(&path(0)?, true)?.open()?.as_fd(), WRITE)?;
+                self.may(&me, &caller.place(&path(0)?, true)?, WRITE)?;
             }
-            _ => self.may(&me, caller.place(&path(0)?, true)?.open()?.as_fd(), EXECUTE)?,
+            _ => self.may(&me, &caller.place(&path(0)?, true)?, EXECUTE)?,
         }
         Ok(Reply::Continue)
     }
@@ -139,21 +134,21 @@ impl Answers {
             (me.uids.files, me.gids.files) = (me.uids.real, me.gids.real);
         }
         let place = caller.place_or_handle(given, flags)?;
-        self.may(&me, place.open()?.as_fd(), wanted & 7)?;
+        self.may(&me, &place, wanted & 7)?;
         Ok(Reply::Continue)
     }
 
     fn may_make(&self, caller: &Caller<'_>, me: &Credentials, given: &Given) -> Result<()> {
         let Some((parent, _)) = given.split() else { return Ok(()) };
-        self.may(me, caller.place(&parent, true)?.open()?.as_fd(), WRITE | EXECUTE)
+        self.may(me, &caller.place(&parent, true)?, WRITE | EXECUTE)
     }
 
     fn may_remove(&self, caller: &Caller<'_>, me: &Credentials, given: &Given) -> Result<()> {
         let Some((parent, _)) = given.split() else { return Ok(()) };
-        let parent = caller.place(&parent, true)?.open()?;
+        let parent = caller.place(&parent, true)?;
         let file = caller.place(given, false)?.open();
-        self.may(me, parent.as_fd(), WRITE | EXECUTE)?;
-        let folder = self.owned(parent.as_fd())?;
+        self.may(me, &parent, WRITE | EXECUTE)?;
+        let folder = self.owned(parent.open()?.as_fd())?;
         if let Ok(file) = file
             && folder.mode & STICKY != 0
             && !me.can("fowner")
@@ -168,7 +163,7 @@ impl Answers {
     fn must_own(&self, me: &Credentials, place: &Place) -> Result<()> {
         let file = place.open()?;
         let owned = self.owned(file.as_fd())?;
-        self.may_reach(me, file.as_fd())?;
+        self.may_reach(me, place, file.as_fd())?;
         let may = owned.record.uid == me.uids.files || me.can("fowner");
         if may { Ok(()) } else { Err(Errno::PERM) }
     }
@@ -180,7 +175,7 @@ impl Answers {
         };
         match (self.must_own(me, &place), caller.arg(2)) {
             // The present, which everybody may set who may write.
-            (Err(Errno::PERM), 0) => self.may(me, place.open()?.as_fd(), WRITE),
+            (Err(Errno::PERM), 0) => self.may(me, &place, WRITE),
             (result, _) => result,
         }
     }

@@ -33,8 +33,21 @@ pub(crate) struct Place {
     path: CString,
     /// Whether a link there is followed.
     pub(crate) follow: bool,
+    /// Where the way to it begins.
+    start: Start,
     /// Something that `path` names.
     _handle: Option<OwnedFd>,
+}
+
+/// Where the way to a file begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Start {
+    /// The root.
+    Root,
+    /// A folder that the caller has, by the supervisor's name for it.
+    Folder(String),
+    /// The file is what the caller has.
+    Itself,
 }
 
 impl Place {
@@ -50,6 +63,28 @@ impl Place {
             flags |= OFlags::NOFOLLOW;
         }
         rustix::fs::openat(CWD, &*self.path, flags, Mode::empty())
+    }
+
+    /// The folders that are passed on the way to `file`, which is what was found here. Each is a path from the root.
+    pub(crate) fn folders_to(&self, file: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
+        let path = rustix::fs::readlinkat(CWD, own_handle(file), Vec::new())?;
+        let path = path.as_bytes();
+        // A pipe, or a file that was removed, or one that needs no way.
+        if !path.starts_with(b"/") || self.start == Start::Itself {
+            return Ok(Vec::new());
+        }
+        let slashes = path.iter().enumerate().filter(|(_, it)| **it == b'/');
+        let mut folders: Vec<Vec<u8>> = slashes.map(|(at, _)| path[..at.max(1)].to_vec()).collect();
+        if let Start::Folder(start) = &self.start {
+            let start = rustix::fs::readlinkat(CWD, start.as_str(), Vec::new())?;
+            match folders.iter().position(|it| it == start.as_bytes()) {
+                _ if path == start.as_bytes() => folders.clear(),
+                Some(at) => drop(folders.drain(..at)),
+                // It went up, or by a link.
+                None => drop(folders.drain(..folders.len().saturating_sub(1))),
+            }
+        }
+        Ok(folders)
     }
 
     /// The flag with which calls do as [`follow`](Self::follow) says.
@@ -151,7 +186,7 @@ impl Caller<'_> {
         if fd < 0 {
             return Err(Errno::BADF);
         }
-        self.named(format!("{}/fd/{fd}", self.call.tid).into_bytes(), true)
+        self.named(format!("{}/fd/{fd}", self.call.tid).into_bytes(), true, Start::Itself)
     }
 
     /// Where a path leads. An empty one is an error.
@@ -167,14 +202,18 @@ impl Caller<'_> {
             return self.place_in_own_root(given, follow);
         }
         let tid = self.call.tid;
-        let mut name = match (path[0], *dir) {
-            (b'/', _) => Vec::new(),
-            (_, AT_CWD) => format!("{tid}/cwd/").into_bytes(),
-            (_, fd) if fd >= 0 => format!("{tid}/fd/{fd}/").into_bytes(),
+        let start = match (path[0], *dir) {
+            (b'/', _) => Start::Root,
+            (_, AT_CWD) => Start::Folder(format!("{tid}/cwd")),
+            (_, fd) if fd >= 0 => Start::Folder(format!("{tid}/fd/{fd}")),
             _ => return Err(Errno::BADF),
         };
+        let mut name = match &start {
+            Start::Folder(folder) => format!("{folder}/").into_bytes(),
+            _ => Vec::new(),
+        };
         name.extend_from_slice(path);
-        let place = self.named(name, follow)?;
+        let place = self.named(name, follow, start)?;
         if follow && let Some(fd) = linked_handle(&place.path) {
             return self.handle(fd);
         }
@@ -185,16 +224,19 @@ impl Caller<'_> {
     pub(crate) fn place_or_handle(&self, given: &Given, flags: i32) -> Result<Place> {
         if given.path.is_empty() && flags & libc::AT_EMPTY_PATH != 0 {
             return match given.dir {
-                AT_CWD => self.named(format!("{}/cwd", self.call.tid).into_bytes(), true),
+                AT_CWD => {
+                    let name = format!("{}/cwd", self.call.tid).into_bytes();
+                    self.named(name, true, Start::Itself)
+                }
                 fd => self.handle(fd),
             };
         }
         self.place(given, flags & libc::AT_SYMLINK_NOFOLLOW == 0)
     }
 
-    fn named(&self, path: Vec<u8>, follow: bool) -> Result<Place> {
+    fn named(&self, path: Vec<u8>, follow: bool, start: Start) -> Result<Place> {
         let path = CString::new(path).map_err(|_| Errno::INVAL)?;
-        Ok(Place { path, follow, _handle: None })
+        Ok(Place { path, follow, start, _handle: None })
     }
 
     fn has_own_root(&self) -> Result<bool> {
@@ -257,7 +299,7 @@ fn held(handle: OwnedFd, name: &[u8]) -> Place {
         path.extend_from_slice(name);
     }
     let path = CString::new(path).unwrap_or_default();
-    Place { path, follow: name.is_empty(), _handle: Some(handle) }
+    Place { path, follow: name.is_empty(), start: Start::Root, _handle: Some(handle) }
 }
 
 /// The handle that a path names by the process's own folder of `/proc`.

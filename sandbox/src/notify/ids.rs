@@ -156,7 +156,7 @@ impl Answers {
             return Ok(Reply::Continue);
         }
         let me = self.processes.get(caller.call.tid);
-        self.may(&me, file.as_fd(), super::access::EXECUTE)?;
+        self.may(&me, &place, super::access::EXECUTE)?;
         let mut new = Credentials::clone(&me);
         // A set-group-id bit without the right to execute meant something else once.
         let is_group = owned.mode & (SET_GROUP | 0o010) == SET_GROUP | 0o010;
