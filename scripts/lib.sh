@@ -63,12 +63,12 @@ mounts_below() { # the mount points below a folder, innermost first
 
 processes_left() { # processes that this script's commands started (servers apart), whatever their parent is now
   local p
-  for p in /proc/[0-9]*; do
-    # A process in a container has an environment of its own; it is known by what is mounted on its root.
-    if grep -qzE "^KILN_SCRIPT_RUN=.*$WORK( |$)" "$p/environ" 2>/dev/null ||
-      awk -v d="$WORK/" '$5 == "/" && index($0, d) { found = 1 } END { exit !found }' "$p/mountinfo" 2>/dev/null; then
-      printf '%s %s\n' "${p#/proc/}" "$(tr '\0' ' ' <"$p/cmdline" 2>/dev/null)"
-    fi
+  # A process in a container has an environment of its own; it is known by what is mounted on its root.
+  {
+    grep -lszE "^KILN_SCRIPT_RUN=.*$WORK( |$)" /proc/[0-9]*/environ || true
+    grep -lsE "^[0-9]+ [0-9]+ [^ ]+ [^ ]+ / .*$WORK/" /proc/[0-9]*/mountinfo || true
+  } | cut -d/ -f3 | sort -un | while read -r p; do
+    [ ! -e "/proc/$p" ] || printf '%s %s\n' "$p" "$(tr '\0' ' ' 2>/dev/null <"/proc/$p/cmdline" || true)"
   done
 }
 

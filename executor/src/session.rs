@@ -48,6 +48,9 @@ pub enum SshAgent {
 /// How often a wait for the network looks whether the build has to stop.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
+/// How many bytes of the output of a RUN are logged and shown if nothing else is said; BuildKit has the same limit.
+pub const LOG_LIMIT: u64 = 2 << 20;
+
 /// What a build works with.
 pub struct Session {
     /// The store.
@@ -72,6 +75,8 @@ pub struct Session {
     pub clamp_times: bool,
     /// The network of a RUN that does not ask for a certain one.
     pub default_network: DefaultNetwork,
+    /// How many bytes of the output of a RUN are logged and shown. An error repeats the last lines in any case.
+    pub log_limit: u64,
     /// What a RUN may use.
     pub limits: sandbox::CgroupLimits,
     /// The build's name in the store's logs and its journal; one of its own, unless another is given.
@@ -134,6 +139,7 @@ impl Session {
             said: Mutex::new(BTreeSet::new()),
             build_id: new_build_id(),
             done: Mutex::new(None),
+            log_limit: LOG_LIMIT,
             limits: sandbox::CgroupLimits::usual(),
             _at_end: AtEnd,
             about: None,

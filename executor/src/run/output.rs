@@ -25,7 +25,12 @@ impl Execution<'_> {
             let child = child.clone();
             self.session.cancel.on_cancel(move || child.kill())
         };
-        let output = Mutex::new(Output { log, tail: VecDeque::new() });
+        let output = Mutex::new(Output {
+            log,
+            room: self.session.log_limit,
+            limit: self.session.log_limit,
+            tail: VecDeque::new(),
+        });
         std::thread::scope(|scope| {
             let stderr = child.take_stderr();
             let reader = scope.spawn(|| forward(stderr, 2, &output, task));
@@ -57,7 +62,30 @@ pub(super) struct Ended {
 
 struct Output {
     log: std::fs::File,
+    /// How many bytes are still logged and shown.
+    room: u64,
+    limit: u64,
     tail: VecDeque<String>,
+}
+
+impl Output {
+    /// The part of `bytes` that there is room for; where room ends, a line that says so.
+    fn clip(&mut self, mut bytes: Vec<u8>) -> Vec<u8> {
+        if self.room == 0 || bytes.is_empty() {
+            return Vec::new();
+        }
+        match usize::try_from(self.room) {
+            Ok(room) if bytes.len() >= room => {
+                self.room = 0;
+                bytes.truncate(room);
+                let limit = self.limit;
+                let line = format!("\n[output clipped, log limit of {limit} bytes reached]\n");
+                bytes.extend(line.as_bytes());
+            }
+            _ => self.room -= bytes.len() as u64,
+        }
+        bytes
+    }
 }
 
 /// Passes the output of a command on, in whole lines where they come soon enough.
@@ -89,16 +117,20 @@ fn forward(stream: Option<OwnedFd>, number: u8, output: &Mutex<Output>, task: &T
 }
 
 fn emit(bytes: Vec<u8>, number: u8, output: &Mutex<Output>, task: &Task<'_>) {
-    {
+    let bytes = {
         let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
-        // A full disk must not stop the command; what is shown is shown all the same.
-        let _ = output.log.write_all(&bytes);
         for line in String::from_utf8_lossy(&bytes).lines() {
             if output.tail.len() == N_TAIL_LINES {
                 output.tail.pop_front();
             }
             output.tail.push_back(line.chars().take(2000).collect());
         }
+        let bytes = output.clip(bytes);
+        // A full disk must not stop the command; what is shown is shown all the same.
+        let _ = output.log.write_all(&bytes);
+        bytes
+    };
+    if !bytes.is_empty() {
+        task.log(number, bytes);
     }
-    task.log(number, bytes);
 }

@@ -198,6 +198,7 @@ fn session(job: &Job, globals: &Globals, listener: Listener) -> Result<Session> 
         (_, None) => DefaultNetwork::IsolatedOrHost,
     };
     session.limits = job.limits.clone();
+    session.log_limit = job.log_limit;
     if let Some(n_jobs) = job.jobs {
         session.n_jobs = n_jobs.get();
     }

@@ -43,6 +43,8 @@ pub struct Job {
     pub secrets: Vec<Secret>,
     /// SSH agents and keys.
     pub ssh: Vec<Ssh>,
+    /// How many bytes of the output of a RUN are logged and shown.
+    pub log_limit: u64,
     /// What a RUN may use.
     pub limits: sandbox::CgroupLimits,
     /// RUN must have a network of its own.
@@ -145,6 +147,7 @@ pub fn prepare(args: BuildArgs, env: impl Fn(&str) -> Option<String>) -> Result<
         secrets,
         ssh: args.ssh,
         limits,
+        log_limit: log_limit(&env)?,
         is_isolated,
         pull: args.pull,
         reproducible: args.reproducible,
@@ -307,6 +310,17 @@ fn outputs(
     Ok(given)
 }
 
+/// The limit of the log of a step, under BuildKit's name too; -1 is none.
+fn log_limit(env: impl Fn(&str) -> Option<String>) -> Result<u64> {
+    for name in ["KILN_STEP_LOG_MAX_SIZE", "BUILDKIT_STEP_LOG_MAX_SIZE"] {
+        if let Some(text) = env(name).filter(|it| !it.is_empty()) {
+            let size = crate::values::size::size_or_unlimited(&text);
+            return size.map_err(|message| Failure::input(anyhow!("{name}: {message}")));
+        }
+    }
+    Ok(executor::session::LOG_LIMIT)
+}
+
 fn progress(flag: Option<Mode>, quiet: bool, env: impl Fn(&str) -> Option<String>) -> Result<Mode> {
     if quiet {
         return Ok(Mode::Quiet);
@@ -393,6 +407,10 @@ mod tests {
         );
         assert_eq!(progress(Some(Mode::Tty), true, unset).ok(), Some(Mode::Quiet));
         assert!(progress(None, false, env("KILN_PROGRESS", "fancy")).is_err());
+        assert_eq!(log_limit(unset).ok(), Some(2 << 20));
+        assert_eq!(log_limit(env("BUILDKIT_STEP_LOG_MAX_SIZE", "-1")).ok(), Some(u64::MAX));
+        assert_eq!(log_limit(env("KILN_STEP_LOG_MAX_SIZE", "1m")).ok(), Some(1 << 20));
+        assert!(log_limit(env("KILN_STEP_LOG_MAX_SIZE", "much")).is_err());
         assert_eq!(epoch(env("SOURCE_DATE_EPOCH", "7"), true).ok(), Some(Some(7)));
         assert_eq!(epoch(unset, true).ok(), Some(Some(0)));
         assert_eq!(epoch(unset, false).ok(), Some(None));
