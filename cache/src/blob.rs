@@ -145,6 +145,22 @@ impl Store {
     /// [`StoreError::Io`] if the file cannot be made or read.
     pub fn resume_blob(&self, digest: &Digest) -> Result<StagedBlob, StoreError> {
         let lock = self.lock(&format!("blob-{}", digest.hex()))?;
+        self.resume_with(digest, lock)
+    }
+
+    /// As [`resume_blob`](Self::resume_blob), and `None` while another process downloads the same.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`resume_blob`](Self::resume_blob).
+    pub fn try_resume_blob(&self, digest: &Digest) -> Result<Option<StagedBlob>, StoreError> {
+        match self.try_lock(&format!("blob-{}", digest.hex()))? {
+            Some(lock) => self.resume_with(digest, lock).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn resume_with(&self, digest: &Digest, lock: Lock) -> Result<StagedBlob, StoreError> {
         let path = self.path("partial").join(digest.hex());
         let file = OpenOptions::new()
             .read(true)

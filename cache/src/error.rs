@@ -143,6 +143,14 @@ pub enum StoreError {
         /// The limit.
         limit: u64,
     },
+    /// A cache that others share failed.
+    #[error("cannot {action} in the shared cache")]
+    Remote {
+        /// What was tried: `ask for a step`, …
+        action: &'static str,
+        /// What it says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Other processes are using the store.
     #[error("store `{}` is in use by another process", path.display())]
     InUse {

@@ -27,7 +27,7 @@
 //! ```
 //!
 //! Read the modules in this order: [`store`], [`blob`], [`layer`], [`tree`], [`tar`], [`pack`], [`merged`], [`snapshot`], [`step`], [`images`], [`lease`], [`lock`],
-//! [`collect`], [`room`], [`usage`], [`check`], [`mount`], [`owners`], [`logs`], [`journal`].
+//! [`collect`], [`room`], [`usage`], [`check`], [`mount`], [`owners`], [`logs`], [`journal`], [`remote`].
 //!
 //! # Invariants
 //!
@@ -58,6 +58,7 @@ pub mod mount;
 mod on_disk;
 pub mod owners;
 pub mod pack;
+pub mod remote;
 pub mod room;
 pub mod snapshot;
 pub mod step;

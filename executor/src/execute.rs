@@ -27,6 +27,7 @@ use crate::{
     copy,
     error::{ExecutorError, StepError},
     image_source::TaskHandle,
+    remote::Work,
     schedule,
     session::{Session, Task},
     time::Timestamp,
@@ -103,6 +104,7 @@ impl Session {
         self.write_journal(&runs, &built);
         let built = built?;
         self.save_digests();
+        self.share();
         // Old logs are kept for a while; losing some early or late is no harm.
         let _ = self.store.keep_logs(N_KEPT_BUILDS);
         Ok(built)
@@ -394,11 +396,22 @@ impl<'a> Execution<'a> {
     ) -> Result<(StepRecord, bool), ExecutorError> {
         let key = missing.key.0;
         let _lock = self.session.store.step_lock(&key)?;
-        if let Some(record) = self.look_up(step, &key)? {
+        if !step.no_cache
+            && let Some(record) = self.session.store.step(&key)?
+        {
             self.put_fast(missing.fast, &record)?;
             return Ok((record, true));
         }
         self.session.cancel.check()?;
+        if self.session.shared.worker.is_some() {
+            let parent = self.chain(&step.parent)?;
+            if let Some(record) =
+                self.session.done_elsewhere(&Work { key, step, parent: parent.layers() })
+            {
+                self.put_fast(missing.fast, &record)?;
+                return Ok((record, false));
+            }
+        }
         let begun = Instant::now();
         let made = match &step.op {
             Op::Run(op) => self.run_now(step, op, task)?,
@@ -421,6 +434,7 @@ impl<'a> Execution<'a> {
         };
         self.session.store.put_step(&record)?;
         self.put_fast(missing.fast, &record)?;
+        self.session.share_later(&record);
         Ok((record, false))
     }
 

@@ -25,6 +25,9 @@ use crate::{
 /// A document is never longer than this.
 const DOCUMENT_LIMIT: u64 = 4 << 20;
 
+/// How often a download that another process does is looked at.
+const TURN_POLL: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// Where layers that are not in the store can be had.
 #[derive(Default)]
 pub(crate) struct RemoteLayers {
@@ -331,13 +334,32 @@ impl Session {
                 image: "the store".to_owned(),
             });
         };
-        if !self.store.has_blob(&blob.digest)? {
-            let mut staged = self.store.stage_blob()?;
+        let mut n_attempts = 0;
+        while !self.store.has_blob(&blob.digest)? {
+            // Another process that downloads the same does it for both.
+            let Some(mut staged) = self.store.try_resume_blob(&blob.digest)? else {
+                std::thread::sleep(TURN_POLL);
+                self.cancel.check()?;
+                continue;
+            };
+            if self.store.has_blob(&blob.digest)? {
+                break;
+            }
+            n_attempts += 1;
+            let n_bytes = staged.n_bytes();
+            if n_bytes > blob.size || n_attempts > 1 {
+                staged.restart()?;
+            }
+            let n_bytes = staged.n_bytes();
             let part = blob.digest.to_string();
             let progress =
                 |n_bytes: u64| task.progress(&part, n_bytes, Some(blob.size), n_bytes >= blob.size);
-            self.wait(self.client.blob(&name, &blob, &mut staged, &progress))??;
-            staged.commit(Some(&blob.digest))?;
+            self.wait(self.client.rest_of_blob(&name, &blob, n_bytes, &mut staged, &progress))??;
+            match staged.commit(Some(&blob.digest)) {
+                // What an earlier attempt left was not what it seemed; it is gone now.
+                Err(cache::StoreError::DigestMismatch { .. }) if n_bytes > 0 => {}
+                result => drop(result?),
+            }
         }
         self.store.put_layer(&LayerRecord::of_blob(*layer, blob))?;
         Ok(())

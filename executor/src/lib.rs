@@ -10,7 +10,8 @@
 //! 6. `copy`, `run` — what the steps do.
 //! 7. [`explain`] — why steps were done: builds noted and compared.
 //! 8. [`assemble`] — images from their layers.
-//! 9. `export` — images and trees out of the store.
+//! 9. [`remote`] — what others could do: a shared cache, a worker.
+//! 10. `export` — images and trees out of the store.
 #![forbid(unsafe_code)]
 
 pub mod assemble;
@@ -26,6 +27,7 @@ mod image_source;
 mod key;
 mod layout_source;
 mod output;
+pub mod remote;
 mod run;
 mod schedule;
 pub mod session;

@@ -20,6 +20,7 @@ use crate::{
     explain::About,
     fetch::Fetches,
     image_source::RemoteLayers,
+    remote::{Shared, SharedState},
     run::Copies,
     run::keys::SshKeys,
 };
@@ -85,6 +86,9 @@ pub struct Session {
     pub about: Option<About>,
     /// Keeps what this session looks up from being collected.
     _lease: Option<cache::Lease>,
+    /// A cache and a worker that others share.
+    pub shared: Shared,
+    pub(crate) shared_state: SharedState,
     /// What a build did so far; nothing if none began.
     done: Mutex<Option<Vec<BuildStep>>>,
     pub(crate) remote: RemoteLayers,
@@ -140,6 +144,8 @@ impl Session {
             build_id: new_build_id(),
             done: Mutex::new(None),
             log_limit: LOG_LIMIT,
+            shared: Shared::default(),
+            shared_state: SharedState::default(),
             limits: sandbox::CgroupLimits::usual(),
             _at_end: AtEnd,
             about: None,

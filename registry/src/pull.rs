@@ -124,9 +124,38 @@ impl Client {
         out: &mut (dyn Write + Send),
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<()> {
+        self.transfer(image, descriptor, out, (0, Some(Sha256::new())), progress).await
+    }
+
+    /// Goes on with [`blob`](Self::blob) after the first `n_bytes`, which `out` has from an earlier attempt.
+    ///
+    /// Of those nothing is known here, so the digest of the whole is for the caller to check.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`blob`](Self::blob), but for the digest.
+    pub async fn rest_of_blob(
+        &self,
+        image: &ImageRef,
+        descriptor: &Descriptor,
+        n_bytes: u64,
+        out: &mut (dyn Write + Send),
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<()> {
+        let hasher = (n_bytes == 0).then(Sha256::new);
+        self.transfer(image, descriptor, out, (n_bytes, hasher), progress).await
+    }
+
+    async fn transfer(
+        &self,
+        image: &ImageRef,
+        descriptor: &Descriptor,
+        out: &mut (dyn Write + Send),
+        (n_bytes, hasher): (u64, Option<Sha256>),
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<()> {
         let what = format!("blob {} of {}", descriptor.digest, image.repository());
-        let mut transfer =
-            Transfer { out, progress, hasher: Sha256::new(), n_bytes: 0, descriptor, what: &what };
+        let mut transfer = Transfer { out, progress, hasher, n_bytes, descriptor, what: &what };
         let mut failures = Failures::new(what.clone());
         for host in self.sources(image) {
             let repository = repository(&host, image);
@@ -231,7 +260,8 @@ impl Client {
 struct Transfer<'a> {
     out: &'a mut (dyn Write + Send),
     progress: &'a (dyn Fn(u64) + Sync),
-    hasher: Sha256,
+    /// None where the beginning came in an earlier attempt.
+    hasher: Option<Sha256>,
     n_bytes: u64,
     descriptor: &'a Descriptor,
     what: &'a str,
@@ -337,14 +367,17 @@ impl Transfer<'_> {
             what: self.what.to_owned(),
             source,
         })?;
-        self.hasher.update(bytes);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(bytes);
+        }
         self.n_bytes = found;
         (self.progress)(found);
         Ok(())
     }
 
     fn finish(self) -> Result<()> {
-        let found = Digest::from_sha256(self.hasher.finalize().into());
+        let Some(hasher) = self.hasher else { return Ok(()) };
+        let found = Digest::from_sha256(hasher.finalize().into());
         if found != self.descriptor.digest {
             return Err(Error::DigestMismatch {
                 what: self.what.to_owned(),

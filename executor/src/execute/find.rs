@@ -82,7 +82,10 @@ impl Execution<'_> {
         if step.no_cache {
             return Ok(None);
         }
-        Ok(self.session.store.step(key)?)
+        Ok(match self.session.store.step(key)? {
+            Some(record) => Some(record),
+            None => self.session.shared_step(key),
+        })
     }
 
     /// A step whose contents are known by a key that names them: a hit is remembered under the key that names layers, too.

@@ -1,4 +1,5 @@
 //! Builds of Dockerfiles without base images, in a store of their own.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::path::PathBuf;
 
