@@ -19,8 +19,8 @@ pub(crate) fn host() -> &'static str {
     }
 }
 
-/// The architecture in the ELF header of a program in `root`, if it is one and not ours.
-pub(crate) fn architecture(root: BorrowedFd<'_>, cwd: &Path, path: &CStr) -> Option<String> {
+/// The architecture in the ELF header of a program in `root`, if it is one and not ours, and the beginning of that header.
+pub(crate) fn foreign(root: BorrowedFd<'_>, cwd: &Path, path: &CStr) -> Option<(String, [u8; 20])> {
     let path = cwd.join(std::ffi::OsStr::from_bytes(path.to_bytes()));
     let path = inside::join(&inside::components(&path)).ok()?;
     let place = inside::open(root, path.as_c_str()).ok()?;
@@ -30,7 +30,7 @@ pub(crate) fn architecture(root: BorrowedFd<'_>, cwd: &Path, path: &CStr) -> Opt
     let file = inside::open_with(root, path.as_c_str(), OFlags::RDONLY | OFlags::NONBLOCK).ok()?;
     let mut header = [0; 20];
     std::fs::File::from(file).read_exact(&mut header).ok()?;
-    machine(&header).filter(|found| found != host())
+    machine(&header).filter(|found| found != host()).map(|it| (it, header))
 }
 
 fn machine(header: &[u8; 20]) -> Option<String> {

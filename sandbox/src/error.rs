@@ -33,6 +33,8 @@ pub enum SandboxError {
         found: Option<String>,
         /// The architecture of this machine.
         host: &'static str,
+        /// What the user can do about it.
+        remedy: String,
     },
     /// The user is not in the root's `/etc/passwd`.
     #[error("unable to find user `{name}`: no matching entry in the passwd file of the image")]
@@ -159,12 +161,7 @@ impl SandboxError {
     /// What the user can do about it, where something general can be said.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Self::ExecFormat { found: Some(_), .. } => Some(
-                "build for this machine's platform, or install an emulator (qemu-user-static with binfmt-support)",
-            ),
-            Self::ExecFormat { found: None, .. } => {
-                Some("a script needs a first line such as `#!/bin/sh`")
-            }
+            Self::ExecFormat { remedy, .. } => Some(remedy),
             Self::CommandNotFound { .. } => {
                 Some("if the file exists, the interpreter it names may be missing")
             }

@@ -33,6 +33,7 @@
 #![warn(missing_docs)]
 
 mod assemble;
+mod binfmt;
 pub mod caps;
 mod cgroup;
 mod child;

@@ -559,14 +559,21 @@ fn exec_error(
 ) -> SandboxError {
     let command = spec.args[0].to_string_lossy().into_owned();
     match source.raw_os_error() {
-        Some(libc::ENOENT | libc::ENOTDIR) => SandboxError::CommandNotFound { command },
-        Some(libc::ENOEXEC) => {
+        Some(error @ (libc::ENOENT | libc::ENOTDIR | libc::ENOEXEC)) => {
+            let find = |path: &CString| crate::elf::foreign(root.as_fd(), &spec.cwd, path);
             let host = crate::elf::host();
-            let found = process
-                .commands
-                .iter()
-                .find_map(|path| crate::elf::architecture(root.as_fd(), &spec.cwd, path));
-            SandboxError::ExecFormat { command, found, host }
+            match process.commands.iter().find_map(find) {
+                // Also where the kernel looked for an emulator that is not in the root.
+                Some((found, header)) => {
+                    let remedy = crate::binfmt::remedy(&found, &header);
+                    SandboxError::ExecFormat { command, found: Some(found), host, remedy }
+                }
+                None if error == libc::ENOEXEC => {
+                    let remedy = "a script needs a first line such as `#!/bin/sh`".to_owned();
+                    SandboxError::ExecFormat { command, found: None, host, remedy }
+                }
+                None => SandboxError::CommandNotFound { command },
+            }
         }
         _ => SandboxError::NotExecutable { command, source },
     }
