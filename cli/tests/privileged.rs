@@ -285,3 +285,66 @@ fn privileged_images_leave_and_come_back() {
     let loaded = it.run(&["load", "-i", "two.tar"]).out;
     assert_eq!(loaded, "Loaded image: box:latest\nLoaded image: other:1\n");
 }
+
+#[test]
+fn privileged_isolated_networks() {
+    let it = Fixture::new();
+    let hidden = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = hidden.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for client in hidden.incoming() {
+            let _ = std::io::Write::write_all(&mut client.expect("a client"), b"reached\n");
+        }
+    });
+    let asks =
+        format!("nc 127.0.0.1 {port} </dev/null >/dev/null 2>&1 && echo reached || echo hidden");
+    assert_eq!(it.sh(&[], &asks), "reached\n");
+    assert_eq!(it.sh(&["--network", "isolated"], &asks), "hidden\n");
+    let hosts = "grep -c 'host.test' /etc/hosts; ! grep -q '127.*host.test' /etc/hosts; ls /sys/class/net | grep -c eth0";
+    let options = ["--network", "bridge", "--add-host", "host.test:host-gateway"];
+    assert_eq!(it.sh(&options, hosts), "1\n1\n");
+
+    // RUN is isolated unless something else is asked for.
+    let text = format!("FROM box\nRUN ({asks}) >/said\n");
+    fs::create_dir(it.path("net")).expect("made");
+    fs::write(it.path("net/Dockerfile"), text).expect("written");
+    let config = it.path("kiln.toml");
+    let said = |network: &str, configured: &str| {
+        fs::write(&config, format!("[build]\n{configured}")).expect("written");
+        let args = ["build", "-q", "--no-cache", "--network", network, "-t", "net", "net"];
+        let ran = it.kiln(&args).env("KILN_CONFIG", &config).output().expect("kiln runs");
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        let ran = it.run(&["run", "--rm", "net", "cat", "/said"]);
+        assert_eq!((ran.err.as_str(), ran.status), ("", Some(0)));
+        ran.out
+    };
+    assert_eq!(said("default", ""), "hidden\n");
+    assert_eq!(said("isolated", ""), "hidden\n");
+    assert_eq!(said("none", ""), "hidden\n");
+    assert_eq!(said("host", ""), "reached\n");
+    assert_eq!(said("default", "network = \"host\"\n"), "reached\n");
+    assert_eq!(said("isolated", "network = \"host\"\n"), "hidden\n");
+    it.run(&["rmi", "net"]);
+    it.assert_clean();
+}
+
+#[test]
+fn privileged_limits() {
+    let it = Fixture::new();
+    let ran = it.run(&["run", "--rm", "--memory", "1", "box"]);
+    assert_eq!(ran.status, Some(125));
+    assert!(ran.err.contains("at least 6m"), "{}", ran.err);
+    let forks = "for i in 1 2 3 4 5 6 7 8 9; do sleep 0.2 & done; wait";
+    let ran = it.run(&["run", "--rm", "--pids-limit", "5", "box", "sh", "-c", forks]);
+    assert!(ran.err.contains("the limit of processes was reached"), "{}", ran.err);
+    assert_eq!(it.sh(&["--pids-limit", "-1", "--cpus", "0.5", "--memory", "64m"], forks), "");
+
+    // The output of a RUN is clipped, and the end of it is in the error.
+    fs::create_dir(it.path("much")).expect("made");
+    let text = "FROM box\nRUN yes | head -c 5000000; echo the end; false\n";
+    fs::write(it.path("much/Dockerfile"), text).expect("written");
+    let ran = it.run(&["build", "--progress", "plain", "much"]);
+    assert!(ran.err.contains("[output clipped, log limit of 2097152 bytes reached]"));
+    assert!(ran.err.contains("the end") && ran.status == Some(1));
+    it.assert_clean();
+}
