@@ -13,6 +13,8 @@ use image::{
     layer::{Change, IndexedTarReader, LayerIndex, Record},
 };
 
+use rustix::fs::lgetxattr;
+
 use crate::{
     below::open_in_tree,
     error::{IoContext, StoreError, show},
@@ -294,4 +296,19 @@ impl Drop for StagedTree {
     fn drop(&mut self) {
         let _ = files::remove_tree(&self.folder);
     }
+}
+
+/// Leaves those trees of a chain out, bottom up, that an opaque root above them hides: of folders overlay goes by that mark, of
+/// the roots of layers it does not.
+pub fn uncovered(mut trees: Vec<PathBuf>) -> Vec<PathBuf> {
+    let is_opaque = |tree: &PathBuf| {
+        ["trusted.overlay.opaque", "user.overlay.opaque"].iter().any(|name| {
+            let mut value = [0; 8];
+            lgetxattr(tree, *name, value.as_mut_slice()).is_ok_and(|it| value[..it] == *b"y")
+        })
+    };
+    if let Some(first) = trees.iter().rposition(is_opaque) {
+        trees.drain(..first);
+    }
+    trees
 }

@@ -279,6 +279,28 @@ fn privileged_whiteouts_do_not_let_through_what_was_below() {
     );
 }
 
+#[test]
+fn privileged_an_opaque_root_hides_all_that_is_below() {
+    let place = Place::new();
+    let tars = [
+        RawTar::new().file("a", "").folder("b").file("b/old", "").end(),
+        RawTar::new().file(".wh..wh..opq", "").folder("b").file("b/new", "").end(),
+        RawTar::new().file("c", "").end(),
+    ];
+    let layers =
+        tars.map(|tar| place.store.import_layer(&tar[..], None, None, true).expect("imported"));
+    let trees = layers.each_ref().map(|it| place.store.ensure_tree(&it.diff_id).expect("a tree"));
+    let trees = cache::tree::uncovered(trees.to_vec());
+    assert_eq!(trees.len(), 2);
+    let overlay = Overlay::mount(&place.folder.path().join("mnt"), &trees, None);
+    let names: Vec<String> = listing(overlay.path()).into_keys().collect();
+    assert_eq!(names, ["", "b", "b/new", "c"]);
+    let indexes =
+        layers.iter().map(|it| place.store.index(&it.diff_id).expect("an index")).collect();
+    let in_view: Vec<Vec<u8>> = View::new(indexes).walk(b"").map(|(path, _)| path).collect();
+    assert_eq!(in_view, [b"b".as_slice(), b"b/new", b"c"], "the view is of the same opinion");
+}
+
 /// Layers that want out, or in where they must not: each must fail, or stay inside.
 fn hostile(canary: &Path) -> Vec<(&'static str, Vec<u8>)> {
     let outside = canary.display().to_string();

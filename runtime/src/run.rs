@@ -139,7 +139,8 @@ fn trees(store: &Store, layers: &[DiffId]) -> Result<Vec<PathBuf>, StoreError> {
         }
         result
     })?;
-    layers.iter().map(|it| store.ensure_tree(it)).collect()
+    let trees = layers.iter().map(|it| store.ensure_tree(it)).collect::<Result<_, _>>()?;
+    Ok(cache::tree::uncovered(trees))
 }
 
 fn view(store: &Store, layers: &[DiffId]) -> Result<View, StoreError> {

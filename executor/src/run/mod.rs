@@ -138,7 +138,7 @@ impl Execution<'_> {
                 trees.push(store.ensure_tree(layer)?);
             }
         }
-        Ok(trees)
+        Ok(cache::tree::uncovered(trees))
     }
 }
 
