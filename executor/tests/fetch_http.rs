@@ -2,7 +2,7 @@
 
 mod server;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use executor::{Context, ExecutorError, Secret, Session};
 use planner::plan::HttpSource;
@@ -176,4 +176,46 @@ fn a_download_can_be_stopped() {
         assert!(matches!(error, ExecutorError::Canceled), "{error}");
     });
     drop(sender);
+}
+
+#[test]
+fn a_download_that_breaks_off_goes_on_where_it_stopped() {
+    const CONTENT: &[u8] = b"0123456789";
+    let part = |start: usize| {
+        Answer::new(206, &CONTENT[start..])
+            .with("Content-Range", &format!("bytes {start}-9/10"))
+            .with("ETag", "\"v1\"")
+    };
+    let first = || Answer::new(200, CONTENT).with("ETag", "\"v1\"");
+    // A server that has the rest, one that has something else by now, and two that know no ranges.
+    let cases: [(&str, &'static [u8]); 4] =
+        [("rest", CONTENT), ("changed", b"abcdef"), ("whole", CONTENT), ("weak", CONTENT)];
+    for (case, expected) in cases {
+        let server = Server::start(move |request| match (case, request.header("range")) {
+            ("weak", None) => {
+                static N_ASKED: AtomicU32 = AtomicU32::new(0);
+                match N_ASKED.fetch_add(1, Ordering::SeqCst) {
+                    0 => Answer::new(200, CONTENT).with("ETag", "W/\"v1\"").cut(4),
+                    _ => Answer::new(200, CONTENT).with("ETag", "W/\"v1\""),
+                }
+            }
+            ("weak", _) => Answer::new(400, "a range of what is only alike"),
+            (_, None) => first().cut(4),
+            ("rest", Some("bytes=4-")) => part(4).cut(3),
+            ("rest", Some("bytes=7-")) => part(7),
+            ("changed", _) => Answer::new(200, expected).with("ETag", "\"v2\""),
+            ("whole", _) => first(),
+            (_, Some(range)) => panic!("{case}: {range}"),
+        });
+        let home = Home::new();
+        let found = read(&home.session(), &source(&server.url("/file"), None)).expect("it is read");
+        assert_eq!(found, expected, "{case}");
+        let asked = server.requests();
+        assert_eq!(asked.len(), if case == "rest" { 3 } else { 2 }, "{case}");
+        let is_conditional = asked
+            .iter()
+            .skip(1)
+            .all(|it| it.header("range").is_none() || it.header("if-range") == Some("\"v1\""));
+        assert!(is_conditional, "{case}");
+    }
 }

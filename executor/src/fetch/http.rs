@@ -30,8 +30,8 @@ use registry::http_date;
 use reqwest::{
     Response, StatusCode, Url,
     header::{
-        ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, ETAG, HeaderValue, IF_NONE_MATCH,
-        LAST_MODIFIED, LOCATION,
+        ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_RANGE, ETAG, HeaderValue,
+        IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, LOCATION, RANGE,
     },
 };
 use serde_json::Value;
@@ -154,6 +154,12 @@ struct Downloaded {
     size: u64,
 }
 
+/// What an attempt left that broke off: the next one goes on after it, if the server still has the same.
+struct Partial {
+    n_bytes: u64,
+    validator: HeaderValue,
+}
+
 /// Why an attempt failed.
 enum Failure {
     /// It may pass.
@@ -206,8 +212,9 @@ impl Request {
         let notify = Arc::clone(&stopped);
         let _guard = session.cancel.on_cancel(move || notify.notify_one());
         let mut pause = FIRST_PAUSE;
+        let mut partial = None;
         for n_attempts in 1.. {
-            let attempt = self.attempt(session, known_tag, file, task);
+            let attempt = self.attempt(session, known_tag, file, &mut partial, task);
             let outcome = tokio::select! {
                 outcome = attempt => outcome,
                 () = stopped.notified() => return Err(ExecutorError::Canceled),
@@ -233,10 +240,12 @@ impl Request {
         session: &Session,
         known_tag: Option<&str>,
         file: &mut File,
+        partial: &mut Option<Partial>,
         task: &Task<'_>,
     ) -> Result<Answer, Failure> {
-        let response = self.follow(session, known_tag).await?;
+        let response = self.follow(session, known_tag, partial.as_ref()).await?;
         let status = response.status();
+        let begun = partial.take().filter(|_| status == StatusCode::PARTIAL_CONTENT);
         let header =
             |name| response.headers().get(name).and_then(|it: &HeaderValue| it.to_str().ok());
         let tag = header(ETAG).map(str::to_owned);
@@ -249,10 +258,18 @@ impl Request {
         {
             return Ok(Answer::NotModified);
         }
-        if status != StatusCode::OK {
+        let start = begun.as_ref().map_or(0, |it| it.n_bytes);
+        let range = header(CONTENT_RANGE).unwrap_or_default();
+        if begun.is_some() && !range.starts_with(&format!("bytes {start}-")) {
+            return Err(Failure::Passing(
+                self.error("the server sent another part than was asked for"),
+            ));
+        }
+        if status != StatusCode::OK && begun.is_none() {
             let error = self.error(&format!("the server answered {status}"));
             let passes = status.is_server_error()
                 || status == StatusCode::REQUEST_TIMEOUT
+                || status == StatusCode::RANGE_NOT_SATISFIABLE
                 || status == StatusCode::TOO_MANY_REQUESTS;
             return Err(if passes { Failure::Passing(error) } else { Failure::Lasting(error) });
         }
@@ -260,8 +277,19 @@ impl Request {
             header(LAST_MODIFIED).and_then(http_date).and_then(|it| i64::try_from(it).ok());
         let is_packed = header(CONTENT_ENCODING).is_some_and(|it| matches!(it, "gzip" | "x-gzip"));
         let options = session.store.options();
-        let (mut digest, mut size) =
-            self.receive(response, file, task, options.limits.max_bytes).await?;
+        // Only of what is named exactly is the rest worth something.
+        let validator = response.headers().get(ETAG).cloned();
+        let validator = validator.filter(|it| !it.as_bytes().starts_with(b"W/") && !is_packed);
+        let received = self.receive(response, file, start, task, options.limits.max_bytes).await;
+        let (mut digest, mut size) = match received {
+            Ok(received) => received,
+            Err(failure) => {
+                let n_bytes = file.metadata().map_or(0, |it| it.len());
+                *partial =
+                    validator.filter(|_| n_bytes > 0).map(|it| Partial { n_bytes, validator: it });
+                return Err(failure);
+            }
+        };
         if is_packed {
             (digest, size) = self.unpack(file, options.decompress).map_err(Failure::Lasting)?;
         }
@@ -273,6 +301,7 @@ impl Request {
         &self,
         session: &Session,
         known_tag: Option<&str>,
+        partial: Option<&Partial>,
     ) -> Result<Response, Failure> {
         let lasting = |message: String| Failure::Lasting(self.error(&message));
         let mut url = self.url.clone();
@@ -286,6 +315,11 @@ impl Request {
             }
             if let Some(tag) = known_tag {
                 request = request.header(IF_NONE_MATCH, tag);
+            }
+            if let Some(partial) = partial {
+                request = request
+                    .header(RANGE, format!("bytes={}-", partial.n_bytes))
+                    .header(IF_RANGE, partial.validator.clone());
             }
             let response = request.send().await.map_err(|error| self.broken(error))?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
@@ -323,6 +357,7 @@ impl Request {
         &self,
         mut response: Response,
         file: &mut File,
+        start: u64,
         task: &Task<'_>,
         max_bytes: u64,
     ) -> Result<(Digest, u64), Failure> {
@@ -330,9 +365,11 @@ impl Request {
             let path = "a download".into();
             Failure::Lasting(ExecutorError::Write { path, source })
         };
-        let total = response.content_length();
-        file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
+        let total = response.content_length().map(|it| it + start);
+        file.set_len(start).and_then(|()| file.rewind()).map_err(failed)?;
         let mut out = Hashing::new(file);
+        // What is there already is part of the digest.
+        std::io::copy(&mut out, &mut std::io::sink()).map_err(failed)?;
         while let Some(chunk) = response.chunk().await.map_err(|error| self.broken(error))? {
             out.write_all(&chunk).map_err(failed)?;
             // No file is larger than a layer may be.

@@ -32,11 +32,18 @@ pub(crate) struct Answer {
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
+    /// The connection breaks off after so many bytes of the body.
+    cut: Option<usize>,
 }
 
 impl Answer {
     pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into() }
+        Self { status, headers: Vec::new(), body: body.into(), cut: None }
+    }
+
+    pub(crate) fn cut(mut self, n_bytes: usize) -> Self {
+        self.cut = Some(n_bytes);
+        self
     }
 
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
@@ -132,7 +139,7 @@ fn serve(
     stream.write_all(out.as_bytes())?;
     stream.write_all(b"\r\n")?;
     if request.method != "HEAD" {
-        stream.write_all(&answer.body)?;
+        stream.write_all(&answer.body[..answer.cut.unwrap_or(answer.body.len())])?;
     }
     stream.flush()
 }
