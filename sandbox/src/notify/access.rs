@@ -96,15 +96,15 @@ impl Answers {
             Call::Faccessat2 => {
                 return self.access(caller, &me, &path_at(0)?, caller.id(2), caller.int(3));
             }
-            Call::Unlink | Call::Rmdir => self.may_remove(caller, &me, &path(0)?)?,
-            Call::Unlinkat => self.may_remove(caller, &me, &path_at(0)?)?,
+            Call::Unlink | Call::Rmdir => self.may_remove(caller, &me, &path(0)?, false)?,
+            Call::Unlinkat => self.may_remove(caller, &me, &path_at(0)?, false)?,
             Call::Rename => {
-                self.may_remove(caller, &me, &path(0)?)?;
-                self.may_remove(caller, &me, &path(1)?)?;
+                self.may_remove(caller, &me, &path(0)?, false)?;
+                self.may_remove(caller, &me, &path(1)?, true)?;
             }
             Call::Renameat => {
-                self.may_remove(caller, &me, &path_at(0)?)?;
-                self.may_remove(caller, &me, &path_at(2)?)?;
+                self.may_remove(caller, &me, &path_at(0)?, false)?;
+                self.may_remove(caller, &me, &path_at(2)?, true)?;
             }
             Call::Link => self.may_make(caller, &me, &path(1)?)?,
             Call::Linkat => self.may_make(caller, &me, &path_at(2)?)?,
@@ -140,13 +140,26 @@ impl Answers {
 
     fn may_make(&self, caller: &Caller<'_>, me: &Credentials, given: &Given) -> Result<()> {
         let Some((parent, _)) = given.split() else { return Ok(()) };
+        if caller.place(given, false)?.open().is_ok() {
+            return Ok(());
+        }
         self.may(me, &caller.place(&parent, true)?, WRITE | EXECUTE)
     }
 
-    fn may_remove(&self, caller: &Caller<'_>, me: &Credentials, given: &Given) -> Result<()> {
+    /// For a name that goes away, or that is the target of one that moves.
+    fn may_remove(
+        &self,
+        caller: &Caller<'_>,
+        me: &Credentials,
+        given: &Given,
+        is_target: bool,
+    ) -> Result<()> {
         let Some((parent, _)) = given.split() else { return Ok(()) };
         let parent = caller.place(&parent, true)?;
         let file = caller.place(given, false)?.open();
+        if file.is_err() && !is_target {
+            return Ok(());
+        }
         self.may(me, &parent, WRITE | EXECUTE)?;
         let folder = self.owned(parent.open()?.as_fd())?;
         if let Ok(file) = file

@@ -50,6 +50,10 @@ impl Answers {
                 _ => Ok(Reply::Continue),
             };
         };
+        // That there is something comes before the question whether it may be made.
+        if caller.place(&given, false)?.open().is_ok() {
+            return Ok(Reply::Continue);
+        }
         self.may_write_to(&me, &parent)?;
         match device {
             Some(device) => self.make_device(caller, &me, &given, mode, device, owner),
