@@ -245,6 +245,27 @@ impl Record {
     }
 }
 
+/// How the names begin under which access lists are kept that name ids the kernel does not have here.
+const STAND_IN: &[u8] = b"user.kiln.";
+
+/// Sets an attribute of what is at a path. An access list whose ids are not there is kept for the layers that will need it.
+pub(crate) fn set_attribute(path: &Path, name: &[u8], value: &[u8]) -> Result<(), Errno> {
+    match lsetxattr(path, name, value, XattrFlags::empty()) {
+        Err(Errno::INVAL) if are_beside() && name.starts_with(b"system.posix_acl_") => {
+            lsetxattr(path, [STAND_IN, name].concat(), value, XattrFlags::empty())
+        }
+        result => result,
+    }
+}
+
+/// The attribute that one of this name was kept for; most are for themselves.
+pub(crate) fn stands_for(name: &[u8]) -> &[u8] {
+    match name.strip_prefix(STAND_IN) {
+        Some(other) if are_beside() && other.starts_with(b"system.posix_acl_") => other,
+        _ => name,
+    }
+}
+
 fn can_have_one(path: &Path) -> bool {
     statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE).is_ok_and(|it| {
         let kind = FileType::from_raw_mode(it.stx_mode.into());

@@ -383,7 +383,8 @@ impl<W: Write> Packer<'_, W> {
                     "overlay was mounted with options whose result cannot be packed",
                 ));
             }
-            if !is_kept(attribute) {
+            let shown = owners::stands_for(attribute);
+            if !is_kept(shown) {
                 continue;
             }
             let n_bytes = lgetxattr(&target, attribute, self.xattr_buffer.as_mut_slice())
@@ -392,7 +393,7 @@ impl<W: Write> Packer<'_, W> {
             if attribute == b"security.capability" {
                 forget_namespace(&mut value);
             }
-            xattrs.insert(attribute.to_vec(), value);
+            xattrs.insert(shown.to_vec(), value);
         }
         Ok(xattrs)
     }

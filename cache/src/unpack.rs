@@ -29,8 +29,8 @@ use image::{
 use rustix::{
     fs::{
         AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags, chmodat, chownat, fchmod, fchown,
-        fsetxattr, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, open, openat,
-        readlinkat, setxattr, statat, symlinkat, unlinkat, utimensat,
+        futimens, linkat, makedev, mkdirat, mknodat, open, openat, readlinkat, setxattr, statat,
+        symlinkat, unlinkat, utimensat,
     },
     io::Errno,
     process::geteuid,
@@ -237,8 +237,9 @@ impl Unpacker {
             let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
             owned(fchown(&fd, Some(uid), Some(gid)), entry)?;
         }
+        let target = through(folder, name);
         for (name, value) in kept(entry) {
-            accept_missing(fsetxattr(&fd, name, value, XattrFlags::empty()))
+            accept_missing(owners::set_attribute(&target, name, value))
                 .of("set an attribute of", path)?;
         }
         fchmod(&fd, Mode::from_raw_mode(entry.mode & 0o7777)).of("set the mode of", path)?;
@@ -376,7 +377,7 @@ impl Unpacker {
             if !is_plain && attribute.starts_with(b"user.") {
                 continue;
             }
-            accept_missing(lsetxattr(through(folder, name), attribute, value, XattrFlags::empty()))
+            accept_missing(owners::set_attribute(&through(folder, name), attribute, value))
                 .of("set an attribute of", &entry.path)?;
         }
         Ok(())

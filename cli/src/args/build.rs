@@ -110,7 +110,7 @@ pub struct BuildArgs {
     /// What a RUN may use.
     #[command(flatten)]
     pub limits: LimitArgs,
-    /// The sandbox: `auto` (the best the machine permits), `root`, `rootless`, `chroot` or `none`; see `kiln info`
+    /// The sandbox: `auto` (the best the machine permits), `root`, `rootless`, `single-id`, `chroot` or `none`; see `kiln info`
     #[arg(long, value_name = "KIND", value_parser = isolation, default_value = "auto", hide_default_value = true, help_heading = "RUN")]
     pub isolation: sandbox::Isolation,
     /// How many steps may run at once [default: the number of CPUs]

@@ -97,7 +97,7 @@ pub struct RunArgs {
     /// `no-new-privileges`, or `seccomp=unconfined`
     #[arg(long, value_name = "OPTION", value_parser = security_option)]
     pub security_opt: Vec<SecurityOption>,
-    /// The sandbox: `auto` (the best the machine permits), `root`, `rootless`, `chroot` or `none`; see `kiln info`
+    /// The sandbox: `auto` (the best the machine permits), `root`, `rootless`, `single-id`, `chroot` or `none`; see `kiln info`
     #[arg(long, value_name = "KIND", value_parser = isolation, default_value = "auto", hide_default_value = true)]
     pub isolation: sandbox::Isolation,
     /// Which platform of the image
