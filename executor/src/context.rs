@@ -119,6 +119,31 @@ impl Context {
         self.tree.read_small(&parser::encode(path), limit)
     }
 
+    /// Returns a path that is there and differs from this one in a letter or two of one of its parts.
+    pub fn near(&self, path: &str) -> Option<String> {
+        let (mut found, mut is_other) = (Vec::new(), false);
+        for part in path.split('/').filter(|it| !it.is_empty()) {
+            let next = crate::tree::join(&found, &parser::encode(part));
+            if self.tree.lookup(&next).ok()?.is_some() {
+                found = next;
+                continue;
+            }
+            let children = self.tree.children(&found).ok()?;
+            let names: Vec<String> =
+                children.iter().filter_map(|(it, _)| String::from_utf8(it.clone()).ok()).collect();
+            // Of two letters, two others are no mistake in writing.
+            if part.chars().count() < 3 {
+                return None;
+            }
+            let name = parser::suggest::suggest(part, names.iter().map(String::as_str), true)?;
+            if std::mem::replace(&mut is_other, true) {
+                return None;
+            }
+            found = crate::tree::join(&found, name.as_bytes());
+        }
+        is_other.then(|| crate::tree::lossy(&found))
+    }
+
     /// The paths of all files, folders and links that COPY can see, in order.
     ///
     /// # Errors

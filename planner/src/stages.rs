@@ -411,9 +411,12 @@ fn epoch_of(request: &Request, arg: Option<(String, Span)>) -> Result<Option<i64
 
 fn unknown_target(target: &str, stages: &[Stage]) -> PlanError {
     let names: Vec<_> = stages.iter().filter_map(|it| it.name.clone()).collect();
-    let error =
-        PlanError::new(PlanErrorKind::UnknownTarget { target: target.to_owned() }, Span::default());
-    let error = with_suggestion(error, target, &names);
+    let kind = PlanErrorKind::UnknownTarget { target: target.to_owned() };
+    // It is not in the file; what is shown is the stage that may have been meant, or else the one that would be built without it.
+    let meant = suggest(target, names.iter().map(String::as_str), false);
+    let meant = stages.iter().find(|it| meant.is_some() && it.name.as_deref() == meant);
+    let shown = meant.or(stages.last()).map_or(Span::default(), |it| it.span);
+    let error = with_suggestion(PlanError::new(kind, shown), target, &names);
     match error.hint {
         None if !names.is_empty() => {
             error.with_hint(format!("the stages are: {}", names.join(", ")))

@@ -79,7 +79,13 @@ pub(super) fn base_and_platform(
         Some(base) => base,
         None => image_base(&expanded.text).map_err(|kind| {
             let names: Vec<_> = stages.iter().filter_map(|it| it.name.clone()).collect();
-            with_suggestion(in_file(kind), &expanded.text, &names)
+            let error = with_suggestion(in_file(kind), &expanded.text, &names);
+            match expanded.unmatched.first() {
+                Some(name) if error.hint.is_none() => error.with_hint(format!(
+                    "`${name}` has no value: give it one with `--build-arg {name}=…`, or a default before the first FROM"
+                )),
+                _ => error,
+            }
         })?,
     };
     Ok((base, platform))

@@ -23,7 +23,7 @@ use super::{
     ignore::IgnoreFile,
     input::{self, Dockerfile},
     job::Job,
-    lint, outputs,
+    lint, missing, outputs,
     report::Finished,
 };
 use crate::{
@@ -88,9 +88,12 @@ pub fn with_session<T>(
 fn build(job: &mut Job, session: &mut Session, warnings: &mut Vec<Warning>) -> Result<Finished> {
     let Planned { name, text, ignore, facts, plans } = planned(job, session, warnings)?;
     let source = Source { name: &name, text: &text };
-    let missing = session.missing_sources(&plans);
-    if !missing.is_empty() {
-        let diagnostics: Vec<Diagnostic> = missing.iter().map(|it| of_step(&ignore, it)).collect();
+    let not_there = session.missing_sources(&plans);
+    if !not_there.is_empty() {
+        let diagnostics: Vec<Diagnostic> = not_there
+            .iter()
+            .map(|it| missing::with_reason(of_step(&ignore, it), it, &text, session))
+            .collect();
         return Err(shown(source, &diagnostics, Exit::Failed));
     }
     let images = session

@@ -16,6 +16,7 @@ pub mod ignore;
 pub mod input;
 pub mod job;
 pub mod lint;
+mod missing;
 pub mod outputs;
 pub mod report;
 

@@ -1,0 +1,3 @@
+#: file src/app.py print()
+FROM scratch
+COPY scr/app.py /
