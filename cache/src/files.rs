@@ -143,33 +143,9 @@ pub(crate) fn remove_file(path: &Path) -> Result<bool, StoreError> {
     }
 }
 
-/// Removes a folder with all that is in it, also folders that their owner may not write. Links are not followed.
+/// Removes a folder with all that is in it, also folders that their owner may not write. It is no error if there is none.
 pub(crate) fn remove_tree(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_dir_all(path) {
-        Ok(()) => Ok(()),
-        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(err) if err.kind() == io::ErrorKind::PermissionDenied => {
-            make_writable(path);
-            fs::remove_dir_all(path).at("remove", path)
-        }
-        Err(err) => Err(err).at("remove", path),
-    }
-}
-
-/// Gives the owner all rights on the folders below `path`, as far as the kernel lets us. What fails shows when it is removed.
-fn make_writable(path: &Path) {
-    let mut pending = vec![path.to_owned()];
-    while let Some(folder) = pending.pop() {
-        let _ = fs::set_permissions(&folder, Permissions::from_mode(0o700));
-        let Ok(listing) = fs::read_dir(&folder) else { continue };
-        // `file_type` is that of the entry itself, so a link to a folder is not entered.
-        pending.extend(
-            listing
-                .flatten()
-                .filter(|it| it.file_type().is_ok_and(|it| it.is_dir()))
-                .map(|it| it.path()),
-        );
-    }
+    crate::remove::remove_if_there(path).at("remove", path)
 }
 
 /// Adds up the bytes on disk of a folder with all that is in it. Files that vanish meanwhile count as nothing.

@@ -11,12 +11,12 @@
 
 use std::{
     collections::HashMap,
-    fs,
+    fs, io,
     path::PathBuf,
     sync::{Arc, Mutex},
 };
 
-use image::{DiffId, document::Descriptor, layer::LayerIndex};
+use image::{DiffId, Digest, digest::Hashing, document::Descriptor, layer::LayerIndex};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -40,15 +40,35 @@ pub struct LayerRecord {
     /// The blobs it is compressed into, or its tar itself. Not all of them need to be here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blobs: Vec<Descriptor>,
+    /// Those of the blobs that were seen to hold the layer: kiln compressed or read them itself. Of the others only the
+    /// images say so that they came with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proven: Vec<Digest>,
     /// The tar comes out right when it is made again from tree and index, because kiln wrote it.
     #[serde(default)]
     pub can_be_remade: bool,
 }
 
 impl LayerRecord {
+    /// Makes a record of a layer of which only the diff id is known.
+    pub fn of(diff_id: DiffId) -> Self {
+        Self {
+            diff_id,
+            tar_size: None,
+            blobs: Vec::new(),
+            proven: Vec::new(),
+            can_be_remade: false,
+        }
+    }
+
+    /// Says whether a blob is known to hold this layer, and not only said to.
+    pub fn is_proven(&self, blob: &Descriptor) -> bool {
+        blob.digest == self.diff_id.0 || self.proven.contains(&blob.digest)
+    }
+
     /// Makes a record of a layer of which only the diff id and one blob are known: one that was pulled and not looked into.
     pub fn of_blob(diff_id: DiffId, blob: Descriptor) -> Self {
-        Self { diff_id, tar_size: None, blobs: vec![blob], can_be_remade: false }
+        Self { blobs: vec![blob], ..Self::of(diff_id) }
     }
 
     /// Joins what two records know of the same layer.
@@ -58,6 +78,11 @@ impl LayerRecord {
         for blob in &other.blobs {
             if !self.blobs.contains(blob) {
                 self.blobs.push(blob.clone());
+            }
+        }
+        for digest in &other.proven {
+            if !self.proven.contains(digest) {
+                self.proven.push(*digest);
             }
         }
     }
@@ -128,12 +153,78 @@ impl Store {
 
     /// Returns the blob of this layer that is here and quickest to read.
     pub(crate) fn stored_blob<'a>(&self, record: &'a LayerRecord) -> Option<&'a Descriptor> {
+        self.stored_blobs(record).into_iter().next()
+    }
+
+    /// Returns the blobs of this layer that are here: first those that are proven, else by how quick they are to read.
+    pub(crate) fn stored_blobs<'a>(&self, record: &'a LayerRecord) -> Vec<&'a Descriptor> {
         let is_here = |it: &&Descriptor| {
             fs::metadata(self.blob_path(&it.digest)).is_ok_and(|file| file.len() == it.size)
         };
-        let cost =
-            |it: &&Descriptor| (it.digest != record.diff_id.0, !it.media_type.contains("zstd"));
-        record.blobs.iter().filter(is_here).min_by_key(cost)
+        let mut found: Vec<&Descriptor> = record.blobs.iter().filter(is_here).collect();
+        found.sort_by_key(|it| {
+            let is_tar = it.digest == record.diff_id.0;
+            (!record.is_proven(it), !is_tar, !it.media_type.contains("zstd"))
+        });
+        found
+    }
+
+    /// Says whether a blob that is here holds this layer, after reading it if that is not known. One that does not is
+    /// forgotten: an image that lies about its layers must not spoil others that have them.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`] if the blob cannot be opened or the record not be written.
+    pub fn proves(&self, diff_id: &DiffId, blob: &Descriptor) -> Result<bool, StoreError> {
+        let is_known = |it: LayerRecord| it.is_proven(blob);
+        if blob.digest == diff_id.0 || self.layer_record(diff_id)?.is_some_and(is_known) {
+            return Ok(true);
+        }
+        let name = self.blob_path(&blob.digest).display().to_string();
+        let mut tar = self.decompressed(self.open_blob(&blob.digest)?, &name)?;
+        let mut out = Hashing::new(io::sink());
+        // What cannot be decompressed is no layer.
+        let is_read = io::copy(&mut tar, &mut out).is_ok();
+        if is_read && out.finish().1 == diff_id.0 {
+            self.note_proven(diff_id, blob)?;
+            return Ok(true);
+        }
+        self.forget_blob(diff_id, blob)?;
+        Ok(false)
+    }
+
+    pub(crate) fn note_proven(
+        &self,
+        diff_id: &DiffId,
+        blob: &Descriptor,
+    ) -> Result<(), StoreError> {
+        self.put_layer(&LayerRecord { proven: vec![blob.digest], ..LayerRecord::of(*diff_id) })
+    }
+
+    /// Takes a blob out of the record of a layer that it does not hold.
+    pub(crate) fn forget_blob(
+        &self,
+        diff_id: &DiffId,
+        blob: &Descriptor,
+    ) -> Result<(), StoreError> {
+        let _lock = self.lock(&format!("record-{}", diff_id.0.hex()))?;
+        let Some(mut record) = self.layer_record(diff_id)? else { return Ok(()) };
+        record.blobs.retain(|it| it.digest != blob.digest);
+        self.write_record(&record)
+    }
+
+    fn write_record(&self, record: &LayerRecord) -> Result<(), StoreError> {
+        let bytes = serde_json::to_vec(record).map_err(|source| StoreError::Document {
+            what: format!("the record of layer `{}`", record.diff_id),
+            source,
+        })?;
+        self.publish(&self.layer_file(&record.diff_id, "json"), &files::seal(bytes), false)?;
+        if let Some(lease) = self.current_lease()
+            && lease.whole_layer(&record.diff_id).is_some()
+        {
+            lease.note_layer(record.clone());
+        }
+        Ok(())
     }
 
     /// Remembers a layer. What is known already, other blobs above all, is kept.
@@ -153,17 +244,7 @@ impl Store {
             }
             merged = sum;
         }
-        let bytes = serde_json::to_vec(&merged).map_err(|source| StoreError::Document {
-            what: format!("the record of layer `{}`", merged.diff_id),
-            source,
-        })?;
-        self.publish(&self.layer_file(&record.diff_id, "json"), &files::seal(bytes), false)?;
-        if let Some(lease) = self.current_lease()
-            && lease.whole_layer(&record.diff_id).is_some()
-        {
-            lease.note_layer(merged);
-        }
-        Ok(())
+        self.write_record(&merged)
     }
 
     /// Lists all layers that are recorded, by diff id.

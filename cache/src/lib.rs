@@ -59,6 +59,7 @@ mod on_disk;
 pub mod owners;
 pub mod pack;
 pub mod remote;
+mod remove;
 pub mod room;
 pub mod snapshot;
 pub mod step;

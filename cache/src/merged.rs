@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
+    fs::File,
     io::{self, Read, Seek, SeekFrom},
     os::fd::{AsFd, OwnedFd},
     path::Path,
@@ -27,9 +27,10 @@ use rustix::{
 };
 
 use crate::{
-    below::{is_kept, open_in_tree, through},
+    below::{is_kept, open_in_tree},
     error::{IoContext, StoreError},
     on_disk::{accept_missing, is_folder, kept, owned, timestamps},
+    remove::remove_all_at,
     store::Store,
 };
 
@@ -317,7 +318,7 @@ fn open_plain(root: &OwnedFd, path: &[u8]) -> Result<Option<OwnedFd>, Errno> {
 
 fn remove(parent: &OwnedFd, name: &[u8]) -> io::Result<()> {
     if is_folder(parent, name) {
-        return fs::remove_dir_all(through(parent, name));
+        return remove_all_at(parent, name);
     }
     match unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),

@@ -45,7 +45,7 @@ impl Store {
     pub fn open_tar(&self, diff_id: &DiffId) -> Result<Box<dyn Read + Send>, StoreError> {
         let missing = || StoreError::LayerMissing { diff_id: *diff_id };
         let record = self.layer(diff_id)?.ok_or_else(missing)?;
-        if let Some(blob) = self.stored_blob(&record) {
+        if let Some(blob) = self.proven_blob(&record)? {
             let name = self.blob_path(&blob.digest).display().to_string();
             let tar = self.decompressed(self.open_blob(&blob.digest)?, &name)?;
             return Ok(Box::new(Verified::new(tar, diff_id.0)));
@@ -65,6 +65,19 @@ impl Store {
         }))
     }
 
+    /// Returns a blob of the layer that is here and holds it.
+    fn proven_blob<'a>(
+        &self,
+        record: &'a LayerRecord,
+    ) -> Result<Option<&'a Descriptor>, StoreError> {
+        for blob in self.stored_blobs(record) {
+            if self.proves(&record.diff_id, blob)? {
+                return Ok(Some(blob));
+            }
+        }
+        Ok(None)
+    }
+
     /// Writes the tar of a layer, as [`open_tar`](Self::open_tar) gives it.
     ///
     /// # Errors
@@ -74,7 +87,7 @@ impl Store {
     pub fn write_tar(&self, diff_id: &DiffId, mut out: impl Write) -> Result<(), StoreError> {
         let missing = || StoreError::LayerMissing { diff_id: *diff_id };
         let record = self.layer(diff_id)?.ok_or_else(missing)?;
-        if self.stored_blob(&record).is_some() {
+        if self.proven_blob(&record)?.is_some() {
             let failed = |source: io::Error| StoreError::Layer {
                 what: format!("`{diff_id}`"),
                 source: LayerError::Read { source },
@@ -101,6 +114,7 @@ impl Store {
             tar_size: Some(index.tar_size),
             blobs: vec![descriptor(media_type::OCI_LAYER, digest, size)],
             can_be_remade: true,
+            proven: Vec::new(),
         };
         self.put_layer(&record)?;
         Ok(record)
@@ -168,6 +182,7 @@ impl Store {
         let record = LayerRecord {
             diff_id: index.diff_id,
             tar_size: Some(index.tar_size),
+            proven: vec![blob.digest],
             blobs: vec![blob],
             can_be_remade: false,
         };

@@ -8,7 +8,7 @@ use std::{
 
 use image::{
     DiffId,
-    document::media_type,
+    document::{Descriptor, media_type},
     entry::{Entry, Kind},
     layer::{Change, IndexedTarReader, LayerIndex, Record},
 };
@@ -156,11 +156,38 @@ impl Store {
         Ok(staged)
     }
 
-    /// Reads a layer from one of its blobs, and unpacks it on the way.
+    /// Reads a layer from one of its blobs, and unpacks it on the way. A blob that does not hold it is forgotten, and the
+    /// next one tried.
     fn read_layer(&self, diff_id: &DiffId, into: Option<&Path>) -> Result<LayerIndex, StoreError> {
-        let missing = || StoreError::LayerMissing { diff_id: *diff_id };
-        let record = self.layer_record(diff_id)?.ok_or_else(missing)?;
-        let blob = self.stored_blob(&record).ok_or_else(missing)?;
+        let mut error = StoreError::LayerMissing { diff_id: *diff_id };
+        let Some(record) = self.layer_record(diff_id)? else { return Err(error) };
+        for (nth, blob) in self.stored_blobs(&record).into_iter().enumerate() {
+            if let Some(folder) = into.filter(|_| nth > 0) {
+                files::remove_tree(folder)?;
+                files::ensure_dir(folder, 0o755)?;
+            }
+            match self.read_blob_of(diff_id, blob, into) {
+                Ok(index) => {
+                    self.note_proven(diff_id, blob)?;
+                    return Ok(index);
+                }
+                Err(found) => {
+                    if matches!(found, StoreError::DigestMismatch { .. }) {
+                        self.forget_blob(diff_id, blob)?;
+                    }
+                    error = found;
+                }
+            }
+        }
+        Err(error)
+    }
+
+    fn read_blob_of(
+        &self,
+        diff_id: &DiffId,
+        blob: &Descriptor,
+        into: Option<&Path>,
+    ) -> Result<LayerIndex, StoreError> {
         let path = self.blob_path(&blob.digest);
         let tar = self.decompressed(self.open_blob(&blob.digest)?, &path.display().to_string())?;
         let index = self.read_tar(tar, into, &format!("`{diff_id}`"))?;
@@ -202,12 +229,7 @@ impl Store {
     /// Notes the size of a layer whose record was made without looking into it.
     fn note_size(&self, index: &LayerIndex) -> Result<(), StoreError> {
         let tar_size = Some(index.tar_size);
-        self.put_layer(&LayerRecord {
-            diff_id: index.diff_id,
-            tar_size,
-            blobs: Vec::new(),
-            can_be_remade: false,
-        })
+        self.put_layer(&LayerRecord { tar_size, ..LayerRecord::of(index.diff_id) })
     }
 }
 
@@ -275,10 +297,9 @@ impl StagedTree {
     pub fn commit(self, index: &LayerIndex) -> Result<LayerRecord, StoreError> {
         let store = &self.store;
         let record = LayerRecord {
-            diff_id: index.diff_id,
             tar_size: Some(index.tar_size),
-            blobs: Vec::new(),
             can_be_remade: true,
+            ..LayerRecord::of(index.diff_id)
         };
         let _lock = store.tree_lock(&index.diff_id)?;
         let _room = store.make_room(index.tar_size)?;

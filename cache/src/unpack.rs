@@ -15,7 +15,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs,
     io::{self, Read},
     os::fd::OwnedFd,
     path::Path,
@@ -44,6 +43,7 @@ use crate::{
         timestamps,
     },
     owners::{self, Record},
+    remove::remove_all_at,
 };
 
 const BUFFER: usize = 256 * 1024;
@@ -337,7 +337,7 @@ impl Unpacker {
         if is_folder(folder, name) {
             self.last = None;
             self.folders.retain(|it, _| !is_below(it, path));
-            fs::remove_dir_all(through(folder, name)).of("replace", path)?;
+            remove_all_at(folder, name).of("replace", path)?;
             return Ok(false);
         }
         let was_whiteout = is_whiteout(folder, name);

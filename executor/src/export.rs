@@ -2,11 +2,12 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsStr,
     fs,
     io::{self, Write},
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{PermissionsExt, symlink},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
 };
@@ -15,7 +16,10 @@ use image::{
     entry::{Entry, Kind, Time},
     layer::TarWriter,
 };
-use rustix::fs::{CWD, FileType, Mode, Timespec, Timestamps};
+use rustix::{
+    fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps},
+    io::Errno,
+};
 
 use crate::{
     error::ExecutorError,
@@ -31,95 +35,203 @@ pub(crate) fn write_folder(
     keep_owners: bool,
     latest: Option<i64>,
 ) -> Result<(), ExecutorError> {
-    let root = tree.resolve(path, true)?;
-    let Some(node) = tree.lookup(&root)? else {
-        return Err(ExecutorError::NotFound { path: lossy(&root) });
+    let real = tree.resolve(path, true)?;
+    let Some(node) = tree.lookup(&real)? else {
+        return Err(ExecutorError::NotFound { path: lossy(&real) });
     };
-    let mut writer = FolderWriter { tree, keep_owners, latest, first_names: HashMap::new() };
+    let failed = |source: io::Error| ExecutorError::Write { path: dest.to_owned(), source };
     if node.is_dir() {
-        fs::create_dir_all(dest).map_err(|source| failed(dest, source))?;
-        writer.children(&root, dest)
+        fs::create_dir_all(dest).map_err(failed)?;
+    }
+    let root = rustix::fs::open(dest, FOLDER & !OFlags::NOFOLLOW, Mode::empty())
+        .map_err(|errno| failed(errno.into()))?;
+    let mut writer =
+        FolderWriter { tree, dest, root, keep_owners, latest, first_names: HashMap::new() };
+    if node.is_dir() {
+        writer.below(&real)
     } else {
-        writer.one(&root, &node, &dest.join(std::ffi::OsStr::from_bytes(last_name(&root))))
+        let name = last_name(&real).to_vec();
+        let root = writer.root.try_clone().map_err(failed)?;
+        writer.leaf(&root, &real, &name, &name, &node)
     }
 }
 
-fn failed(path: &Path, source: io::Error) -> ExecutorError {
-    ExecutorError::Write { path: path.to_owned(), source }
-}
+const FOLDER: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const NEW_FILE: OFlags = OFlags::WRONLY
+    .union(OFlags::CREATE)
+    .union(OFlags::EXCL)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 
+/// Writes below an open folder and never through a link. A tree may be deeper than a path can say, or a stack.
 struct FolderWriter<'a> {
     tree: &'a Tree,
+    dest: &'a Path,
+    root: OwnedFd,
     keep_owners: bool,
     latest: Option<i64>,
-    first_names: HashMap<FileId, PathBuf>,
+    /// The first name of each file that has several, below `dest`.
+    first_names: HashMap<FileId, Vec<u8>>,
+}
+
+/// A folder that is being written.
+struct Level {
+    /// Its place in the tree and below `dest`.
+    path: Vec<u8>,
+    written: Vec<u8>,
+    node: Option<Node>,
+    rest: std::vec::IntoIter<(Vec<u8>, Node)>,
 }
 
 impl FolderWriter<'_> {
-    fn children(&mut self, path: &[u8], dest: &Path) -> Result<(), ExecutorError> {
-        for (name, node) in self.tree.children(path)? {
-            self.one(&join(path, &name), &node, &dest.join(std::ffi::OsStr::from_bytes(&name)))?;
+    /// Writes all that is in the folder at `path`.
+    fn below(&mut self, path: &[u8]) -> Result<(), ExecutorError> {
+        let rest = self.tree.children(path)?.into_iter();
+        let mut here = self.root.try_clone().map_err(|source| self.failed(b"", source))?;
+        let mut levels = vec![Level { path: path.to_vec(), written: Vec::new(), node: None, rest }];
+        while let Some(level) = levels.last_mut() {
+            let Some((name, node)) = level.rest.next() else {
+                let Some(Level { written, node: Some(node), .. }) = levels.pop() else { break };
+                // First, since the mode of a folder may keep its owner from passing through it.
+                let above = rustix::fs::openat(&here, "..", FOLDER, Mode::empty());
+                let done = above
+                    .map_err(io::Error::from)
+                    .and_then(|it| self.set_of_folder(&here, &node).map(|()| it));
+                here = done.map_err(|it| self.failed(&written, it))?;
+                continue;
+            };
+            let (path, written) = (join(&level.path, &name), join(&level.written, &name));
+            if node.is_dir() {
+                here = self.folder(&here, &name).map_err(|it| self.failed(&written, it))?;
+                let rest = self.tree.children(&path)?.into_iter();
+                levels.push(Level { path, written, node: Some(node), rest });
+            } else {
+                self.leaf(&here, &path, &name, &written, &node)?;
+            }
         }
         Ok(())
     }
 
-    fn one(&mut self, path: &[u8], node: &Node, dest: &Path) -> Result<(), ExecutorError> {
-        let failed = |source| failed(dest, source);
-        let existing = fs::symlink_metadata(dest).ok();
-        // What is there already gives way, but for a folder that stays one. Links are never followed.
-        match existing {
-            Some(it) if it.is_dir() && node.is_dir() => {}
-            Some(it) if it.is_dir() => fs::remove_dir_all(dest).map_err(failed)?,
-            Some(_) => fs::remove_file(dest).map_err(failed)?,
-            None => {}
+    fn failed(&self, written: &[u8], source: io::Error) -> ExecutorError {
+        let path = self.dest.join(OsStr::from_bytes(written));
+        ExecutorError::Write { path, source }
+    }
+
+    /// Makes a folder, or takes the one that is there.
+    fn folder(&self, here: &OwnedFd, name: &[u8]) -> io::Result<OwnedFd> {
+        let name = OsStr::from_bytes(name);
+        match rustix::fs::openat(here, name, FOLDER, Mode::empty()) {
+            Ok(folder) => return Ok(folder),
+            Err(Errno::NOENT) => {}
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                rustix::fs::unlinkat(here, name, AtFlags::empty())?;
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+        rustix::fs::mkdirat(here, name, Mode::from_raw_mode(0o777))?;
+        Ok(rustix::fs::openat(here, name, FOLDER, Mode::empty())?)
+    }
+
+    /// Writes what is no folder. What is there already gives way.
+    fn leaf(
+        &mut self,
+        here: &OwnedFd,
+        path: &[u8],
+        name: &[u8],
+        written: &[u8],
+        node: &Node,
+    ) -> Result<(), ExecutorError> {
+        let os_name = OsStr::from_bytes(name);
+        let failed = |source| {
+            let path = self.dest.join(OsStr::from_bytes(written));
+            ExecutorError::Write { path, source }
+        };
+        let refused = |errno: Errno| failed(errno.into());
+        match rustix::fs::unlinkat(here, os_name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::ISDIR) => fs::remove_dir_all(through(here, name)).map_err(failed)?,
+            Err(errno) => return Err(refused(errno)),
         }
         match &node.kind {
-            Kind::Directory => {
-                if !dest.is_dir() {
-                    fs::create_dir(dest).map_err(failed)?;
-                }
-                self.children(path, dest)?;
-            }
             Kind::File { .. } => {
-                if let Some(id) = &node.file_id {
-                    if let Some(first) = self.first_names.get(id) {
-                        return fs::hard_link(first, dest).map_err(failed);
+                if let Some(first) = node.file_id.as_ref().and_then(|it| self.first_names.get(it)) {
+                    let first = OsStr::from_bytes(first);
+                    match rustix::fs::linkat(&self.root, first, here, os_name, AtFlags::empty()) {
+                        // The path of the first name is too long to be said: the file comes twice.
+                        Err(Errno::NAMETOOLONG) => {}
+                        linked => return linked.map_err(refused),
                     }
-                    self.first_names.insert(id.clone(), dest.to_owned());
                 }
                 let mut from = self.tree.open(path)?;
-                let mut to = fs::File::create_new(dest).map_err(failed)?;
-                io::copy(&mut from, &mut to).map_err(failed)?;
+                let to = rustix::fs::openat(here, os_name, NEW_FILE, Mode::from_raw_mode(0o666));
+                io::copy(&mut from, &mut fs::File::from(to.map_err(refused)?)).map_err(failed)?;
             }
             Kind::Symlink { target } => {
-                symlink(std::ffi::OsStr::from_bytes(target), dest).map_err(failed)?
+                rustix::fs::symlinkat(OsStr::from_bytes(target), here, os_name).map_err(refused)?;
             }
-            Kind::Hardlink { .. } => return Ok(()),
-            Kind::Fifo => node_at(dest, FileType::Fifo, 0, 0).map_err(failed)?,
+            Kind::Directory | Kind::Hardlink { .. } => return Ok(()),
+            Kind::Fifo => make_node(here, os_name, FileType::Fifo, 0, 0).map_err(refused)?,
             // Devices are made where that is allowed, and left out where it is not, as BuildKit does.
             Kind::CharDevice { major, minor } => {
-                drop(node_at(dest, FileType::CharacterDevice, *major, *minor))
+                if make_node(here, os_name, FileType::CharacterDevice, *major, *minor).is_err() {
+                    return Ok(());
+                }
             }
             Kind::BlockDevice { major, minor } => {
-                drop(node_at(dest, FileType::BlockDevice, *major, *minor))
+                if make_node(here, os_name, FileType::BlockDevice, *major, *minor).is_err() {
+                    return Ok(());
+                }
             }
         }
-        if fs::symlink_metadata(dest).is_err() {
-            return Ok(());
+        self.set(here, os_name, node).map_err(failed)?;
+        if let (Kind::File { .. }, Some(id)) = (&node.kind, &node.file_id) {
+            self.first_names.entry(id.clone()).or_insert_with(|| written.to_vec());
         }
+        Ok(())
+    }
+
+    /// Sets owner, mode and time of what was made here just now.
+    fn set(&self, here: &OwnedFd, name: &OsStr, node: &Node) -> io::Result<()> {
         if self.keep_owners {
-            cache::owners::give(dest, node.uid, node.gid).map_err(failed)?;
+            cache::owners::give(&through(here, name.as_bytes()), node.uid, node.gid)?;
         }
         if !matches!(node.kind, Kind::Symlink { .. }) {
-            fs::set_permissions(dest, fs::Permissions::from_mode(node.mode)).map_err(failed)?;
+            let mode = Mode::from_raw_mode(node.mode & 0o7777);
+            rustix::fs::chmodat(here, name, mode, AtFlags::empty())?;
         }
-        set_time(dest, clamped(node.mtime, self.latest)).map_err(failed)
+        Ok(rustix::fs::utimensat(here, name, &self.times(node), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    fn set_of_folder(&self, folder: &OwnedFd, node: &Node) -> io::Result<()> {
+        if self.keep_owners {
+            cache::owners::give(&through(folder, b"."), node.uid, node.gid)?;
+        }
+        rustix::fs::fchmod(folder, Mode::from_raw_mode(node.mode & 0o7777))?;
+        Ok(rustix::fs::futimens(folder, &self.times(node))?)
+    }
+
+    fn times(&self, node: &Node) -> Timestamps {
+        let time = clamped(node.mtime, self.latest);
+        let stamp = Timespec { tv_sec: time.secs, tv_nsec: i64::from(time.nanos) };
+        Timestamps { last_access: stamp, last_modification: stamp }
     }
 }
 
-fn node_at(path: &Path, kind: FileType, major: u32, minor: u32) -> io::Result<()> {
+fn make_node(
+    here: &OwnedFd,
+    name: &OsStr,
+    kind: FileType,
+    major: u32,
+    minor: u32,
+) -> Result<(), Errno> {
     let device = rustix::fs::makedev(major, minor);
-    Ok(rustix::fs::mknodat(CWD, path, kind, Mode::from_raw_mode(0o600), device)?)
+    rustix::fs::mknodat(here, name, kind, Mode::from_raw_mode(0o600), device)
+}
+
+/// A path to a name in an open folder, for calls that take no folder.
+fn through(folder: &OwnedFd, name: &[u8]) -> PathBuf {
+    Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(OsStr::from_bytes(name))
 }
 
 /// A time, or the latest that is allowed.
@@ -130,12 +242,6 @@ fn clamped(time: Time, latest: Option<i64>) -> Time {
     }
 }
 
-fn set_time(path: &Path, time: Time) -> io::Result<()> {
-    let stamp = Timespec { tv_sec: time.secs, tv_nsec: i64::from(time.nanos) };
-    let times = Timestamps { last_access: stamp, last_modification: stamp };
-    Ok(rustix::fs::utimensat(CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?)
-}
-
 /// Writes a whole tree as one tar; names get `prefix` in front, times later than `latest` are brought down to it.
 pub(crate) fn write_tar<W: Write>(
     tree: &Tree,
@@ -143,20 +249,14 @@ pub(crate) fn write_tar<W: Write>(
     latest: Option<i64>,
     writer: &mut TarWriter<W>,
 ) -> Result<(), ExecutorError> {
-    let mut first_names = HashMap::new();
-    tar_children(tree, b"", prefix, latest, writer, &mut first_names)
-}
-
-fn tar_children<W: Write>(
-    tree: &Tree,
-    path: &[u8],
-    prefix: &[u8],
-    latest: Option<i64>,
-    writer: &mut TarWriter<W>,
-    first_names: &mut HashMap<FileId, Vec<u8>>,
-) -> Result<(), ExecutorError> {
-    for (name, node) in tree.children(path)? {
-        let path = join(path, &name);
+    let mut first_names: HashMap<FileId, Vec<u8>> = HashMap::new();
+    let mut levels = vec![(Vec::new(), tree.children(b"")?.into_iter())];
+    while let Some((folder, rest)) = levels.last_mut() {
+        let Some((name, node)) = rest.next() else {
+            levels.pop();
+            continue;
+        };
+        let path = join(folder, &name);
         let written = join(prefix, &path);
         let is_dir = node.is_dir();
         let mut kind = node.kind.clone();
@@ -167,13 +267,13 @@ fn tar_children<W: Write>(
             }
         }
         let entry = Entry {
-            path: written.clone(),
+            path: written,
             kind,
             mode: node.mode,
             uid: node.uid,
             gid: node.gid,
             mtime: Time { nanos: 0, ..clamped(node.mtime, latest) },
-            xattrs: node.xattrs.clone(),
+            xattrs: node.xattrs,
         };
         let mut data: Box<dyn io::Read + Send> = match entry.kind {
             Kind::File { .. } => tree.open(&path)?,
@@ -181,7 +281,8 @@ fn tar_children<W: Write>(
         };
         writer.append(&entry, &mut data)?;
         if is_dir {
-            tar_children(tree, &path, prefix, latest, writer, first_names)?;
+            let rest = tree.children(&path)?.into_iter();
+            levels.push((path, rest));
         }
     }
     Ok(())

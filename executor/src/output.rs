@@ -179,7 +179,7 @@ impl Session {
             } else {
                 true
             };
-            if fits && self.store.has_blob(&blob.digest)? {
+            if fits && self.store.has_blob(&blob.digest)? && self.store.proves(layer, blob)? {
                 return Ok(descriptor(oci_type(&blob.media_type), blob.digest, blob.size));
             }
         }
@@ -216,7 +216,8 @@ impl Session {
         task.progress(&part, n_bytes, total, true);
         let (digest, size) = staged.commit(None)?;
         let blob = descriptor(wanted_type, digest, size);
-        self.store.put_layer(&LayerRecord { blobs: vec![blob.clone()], ..record })?;
+        let proven = vec![digest];
+        self.store.put_layer(&LayerRecord { blobs: vec![blob.clone()], proven, ..record })?;
         Ok(blob)
     }
 

@@ -107,6 +107,17 @@ pub(crate) fn document_type(
     }
 }
 
+/// Checks a document that did not come from a registry as those that do: it is what its descriptor says, and only that.
+///
+/// # Errors
+///
+/// [`Error::Document`], [`Error::Json`] and [`Error::SizeMismatch`].
+pub fn check_document(bytes: &[u8], descriptor: &Descriptor) -> Result<()> {
+    let what = || format!("document {}", descriptor.digest);
+    check_size(bytes.len() as u64, descriptor.size, what)?;
+    document_type(bytes, Some(&descriptor.media_type), what).map(drop)
+}
+
 pub(crate) fn is_index(media_type: &str) -> bool {
     matches!(media_type, media_type::OCI_INDEX | media_type::DOCKER_INDEX)
 }

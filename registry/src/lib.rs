@@ -39,6 +39,7 @@ pub use archive::{Format, load, write_archive};
 pub use auth::{Credential, Credentials};
 pub use client::{Client, RawDocument, RemoteImage};
 pub use config::{Config, Limits, RegistryConfig};
+pub use document::check_document;
 pub use error::{Error, Result};
 pub use export::{BlobSink, BlobSource, Export, Named, Verified};
 pub use http::{WebClients, http_date};

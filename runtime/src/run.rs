@@ -114,6 +114,13 @@ pub fn run(
 
 /// The unpacked layers; those that are not yet are unpacked side by side.
 fn trees(store: &Store, layers: &[DiffId]) -> Result<Vec<PathBuf>, StoreError> {
+    let mut lowest = 0;
+    for (nth, layer) in layers.iter().enumerate() {
+        if store.index(layer)?.hides_all() {
+            lowest = nth;
+        }
+    }
+    let layers = &layers[lowest..];
     let mut missing = Vec::new();
     for layer in layers {
         if !store.has_tree(layer)? {

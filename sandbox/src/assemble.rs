@@ -112,13 +112,16 @@ fn stage(program: &mut Program) -> std::result::Result<(), Failure> {
     if program.staging.is_some() {
         unmount(c"/dev", UnmountFlags::DETACH).at(Step::Stage)?;
     }
-    for (index, it) in program.mounts.iter_mut().enumerate() {
-        if let What::Part { mount, path } = &it.what {
-            mount_at(mount.as_fd(), place).at_index(Step::Mount, index)?;
-            let part = inside::open(mount.as_fd(), path.as_c_str()).at_index(Step::Mount, index)?;
-            let part = clone_tree(part.as_fd(), c"", false).at_index(Step::Mount, index)?;
-            it.cut_out = Some(part);
-            unmount(c"/dev", UnmountFlags::DETACH).at_index(Step::Mount, index)?;
+    for (step, mounts) in
+        [(Step::Mount, &mut program.mounts), (Step::MountInDev, &mut program.mounts_in_dev)]
+    {
+        for (index, it) in mounts.iter_mut().enumerate() {
+            if let What::Part { mount, path } = &it.what {
+                mount_at(mount.as_fd(), place).at_index(step, index)?;
+                let part = inside::open(mount.as_fd(), path.as_c_str()).at_index(step, index)?;
+                it.cut_out = Some(clone_tree(part.as_fd(), c"", false).at_index(step, index)?);
+                unmount(c"/dev", UnmountFlags::DETACH).at_index(step, index)?;
+            }
         }
     }
     Ok(())

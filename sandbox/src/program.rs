@@ -73,7 +73,7 @@ pub(crate) struct Program {
     pub(crate) mounts: Vec<Attach>,
     pub(crate) dev: OwnedFd,
     pub(crate) shm: OwnedFd,
-    /// Where the kernel has kiln's arguments: init forgets them, since the command can see init.
+    /// Where the kernel has kiln's arguments and variables: init forgets them, since others can see init.
     pub(crate) command_line: std::ops::Range<usize>,
     /// Shown in place of masked directories.
     pub(crate) empty: OwnedFd,

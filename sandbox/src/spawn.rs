@@ -29,13 +29,16 @@ use crate::user::{self, Identity};
 use crate::userns;
 use crate::{caps, devices, init, root, seccomp};
 
-/// Where the kernel has the arguments of this process; empty if it does not say.
+/// Where the kernel has the arguments and the environment of this process; empty if it does not say. A secret may be among
+/// the variables that kiln was given.
 pub(crate) fn command_line() -> std::ops::Range<usize> {
     let find = || {
         let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
         // The name of the program may hold anything, but it ends at the last bracket; the state after it is field 3.
         let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace().skip(48 - 3);
-        Some(fields.next()?.parse().ok()?..fields.next()?.parse().ok()?)
+        let mut next = || fields.next()?.parse::<usize>().ok();
+        let (arg_start, arg_end, env_start, env_end) = (next()?, next()?, next()?, next()?);
+        Some(arg_start..if env_start == arg_end { env_end } else { arg_end })
     };
     find().unwrap_or(0..0)
 }

@@ -203,17 +203,17 @@ pub(crate) fn execve(path: &CStr, argv: &CStrings, envp: &CStrings) -> Errno {
 }
 
 /// Overwrites the memory from `start` to `end` with zeros: the command line of this process, which every process that
-/// sees it can read in `/proc`.
+/// sees it can read in `/proc`, and its environment, which some can.
 ///
 /// Only for the copy of kiln that a fork made, and only with the range that the kernel names for it: see
-/// `arg_start` and `arg_end` of `proc_pid_stat(5)`. Nothing in that copy reads its arguments any more.
+/// `arg_start` and `env_end` of `proc_pid_stat(5)`. Nothing in that copy reads its arguments or variables any more.
 pub(crate) fn blank_command_line(range: &std::ops::Range<usize>) {
     if range.start == 0 || range.end <= range.start {
         return;
     }
     // SAFETY: the kernel placed the arguments there when it started the program; the memory is writable, private to
-    // this copy, and no reference of this process points into it but those of the standard library to its arguments,
-    // which are not read after the fork.
+    // this copy, and no reference of this process points into it but those of the standard library to its arguments
+    // and variables, which are not read after the fork.
     unsafe { std::ptr::write_bytes(range.start as *mut u8, 0, range.end - range.start) };
 }
 

@@ -133,8 +133,12 @@ impl Execution<'_> {
         let store = &self.session.store;
         let mut trees = Vec::with_capacity(chain.layers().len());
         for layer in chain.layers() {
+            let index = store.index(layer)?;
+            if index.hides_all() {
+                trees.clear();
+            }
             // Layers that change nothing would only make look-ups longer.
-            if !store.index(layer)?.changes.is_empty() {
+            if !index.changes.is_empty() {
                 trees.push(store.ensure_tree(layer)?);
             }
         }

@@ -89,6 +89,12 @@ impl LayerIndex {
         Ok(index)
     }
 
+    /// Says whether nothing of lower layers is left under this one. An overlay does not know of such a mark on the root
+    /// itself: there, this layer has to be the lowest.
+    pub fn hides_all(&self) -> bool {
+        self.order().hides_root(&self.changes)
+    }
+
     /// Returns the changes sorted by path.
     pub(crate) fn order(&self) -> &Order {
         self.order.get_or_init(|| Order::of(&self.changes))

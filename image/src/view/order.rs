@@ -149,6 +149,11 @@ impl Order {
         }
     }
 
+    /// Says whether the layer has an opaque mark of the root.
+    pub(crate) fn hides_root(&self, changes: &[Change]) -> bool {
+        self.find(changes, b"").is_some_and(|at| self.slots[at].hides_below())
+    }
+
     pub(super) fn find(&self, changes: &[Change], path: &[u8]) -> Option<usize> {
         let at =
             self.partition(0..self.slots.len(), |at| compare(self.path(changes, at), path).is_lt());

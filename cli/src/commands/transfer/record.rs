@@ -8,6 +8,7 @@ use image::{
 };
 
 use crate::{
+    commands::registry_failure,
     failure::{Failure, OrFail, Result},
     time,
 };
@@ -62,7 +63,10 @@ fn collect(
             if !store.has_blob(&manifest.config.digest).or_failed()? {
                 return Ok(());
             }
-            let config: ImageConfig = read(store, &manifest.config)?;
+            for blob in manifest.layers.iter().chain([&manifest.config]) {
+                check_size(store, blob)?;
+            }
+            let config: ImageConfig = parse(store, &manifest.config)?;
             let layers = config.rootfs.diff_ids.clone();
             if layers.len() != manifest.layers.len() {
                 let message = anyhow!(
@@ -89,7 +93,27 @@ fn collect(
     }
 }
 
+/// Reads a manifest or an index that is what its descriptor says.
 fn read<T: serde::de::DeserializeOwned>(store: &Store, document: &Descriptor) -> Result<T> {
+    let bytes = store.read_blob(&document.digest, LARGEST).or_failed()?;
+    registry::check_document(&bytes, document).map_err(registry_failure)?;
+    parse(store, document)
+}
+
+/// Fails if a blob that is here has not the size that its descriptor says; the digest is that of its content already.
+fn check_size(store: &Store, blob: &Descriptor) -> Result<()> {
+    if !store.has_blob(&blob.digest).or_failed()? {
+        return Ok(());
+    }
+    let found = store.open_blob(&blob.digest).or_failed()?.metadata().or_failed()?.len();
+    if found == blob.size {
+        return Ok(());
+    }
+    let message = anyhow!("blob `{}` has {found} bytes, expected {}", blob.digest, blob.size);
+    Err(Failure::failed(message).hint("the archive was damaged or changed; write it again"))
+}
+
+fn parse<T: serde::de::DeserializeOwned>(store: &Store, document: &Descriptor) -> Result<T> {
     let bytes = store.read_blob(&document.digest, LARGEST).or_failed()?;
     serde_json::from_slice(&bytes)
         .with_context(|| format!("document `{}` is damaged", document.digest))
