@@ -153,7 +153,7 @@ pub(crate) fn spawn(spec: &Spec) -> Result<Child, SandboxError> {
         dies_with_parent: true,
         filter: Some(
             seccomp::without_namespaces(granted, spec.network != Network::None, |name| {
-                asks && proc::is_asked(name)
+                if asks { proc::ask(name) } else { None }
             })
             .into(),
         ),

@@ -60,9 +60,9 @@ const ABIS: [Abi; 2] = [
 pub(crate) fn filter(granted: u64) -> std::borrow::Cow<'static, [Instruction]> {
     static DEFAULT: OnceLock<Vec<Instruction>> = OnceLock::new();
     if granted == caps::DEFAULT {
-        DEFAULT.get_or_init(|| build(granted, &SOCKET_FAMILIES, |_| false)).into()
+        DEFAULT.get_or_init(|| build(granted, &SOCKET_FAMILIES, |_| None)).into()
     } else {
-        build(granted, &SOCKET_FAMILIES, |_| false).into()
+        build(granted, &SOCKET_FAMILIES, |_| None).into()
     }
 }
 
@@ -94,19 +94,21 @@ pub(crate) fn supervised(
             let own = verdict(row[row.len() - 1], granted, &SOCKET_FAMILIES);
             let own =
                 if is_confined || row[0].starts_with("io_uring_") { own } else { Action::Allow };
-            let action = match (own, ask(row[0])) {
-                (Action::Allow, Some(Ask::Always)) => Action::Notify,
-                (Action::Allow, Some(Ask::IfBits(argument, bits))) => {
-                    Action::NotifyIf(argument, bits)
-                }
-                (_, Some(Ask::Absent)) => Action::Errno(libc::ENOSYS as u16),
-                (own, _) => own,
-            };
-            Some((number, action))
+            Some((number, with(own, ask(row[0]))))
         })
         .collect();
     calls.sort_by_key(|(number, _)| *number);
     bpf::program(&[(abi.audit_arch, calls)])
+}
+
+/// What happens to a call that somebody is asked about.
+fn with(own: Action, asked: Option<Ask>) -> Action {
+    match (own, asked) {
+        (Action::Allow, Some(Ask::Always)) => Action::Notify,
+        (Action::Allow, Some(Ask::IfBits(argument, bits))) => Action::NotifyIf(argument, bits),
+        (_, Some(Ask::Absent)) => Action::Errno(libc::ENOSYS as u16),
+        (own, _) => own,
+    }
 }
 
 /// The names of the calls and their numbers here.
@@ -114,21 +116,21 @@ pub(crate) fn numbers() -> impl Iterator<Item = (&'static str, i32)> {
     rows().filter_map(|row| Some((row[0], row[ABIS[0].column].parse().ok()?)))
 }
 
-/// The filter of a process that has no namespaces: without `has_network` it can make local sockets only, and a supervisor is
-/// asked about the calls of this machine's own architecture that `is_asked` names.
+/// The filter of a process that has no namespaces: without `has_network` it can make local sockets only, and somebody is asked
+/// about calls of this machine's own architecture.
 pub(crate) fn without_namespaces(
     granted: u64,
     has_network: bool,
-    is_asked: impl Fn(&str) -> bool,
+    ask: impl Fn(&str) -> Option<Ask>,
 ) -> Vec<Instruction> {
     let families: &[_] = if has_network { &SOCKET_FAMILIES } else { &LOCAL_FAMILIES };
-    build(granted, families, is_asked)
+    build(granted, families, ask)
 }
 
 fn build(
     granted: u64,
     families: &[(u32, u32)],
-    is_asked: impl Fn(&str) -> bool,
+    ask: impl Fn(&str) -> Option<Ask>,
 ) -> Vec<Instruction> {
     let mut sections: Vec<(u32, Vec<(u32, Action)>)> = Vec::new();
     for abi in &ABIS {
@@ -141,8 +143,8 @@ fn build(
                     return Some((number, Action::Errno(libc::EPERM as u16)));
                 }
                 let own = verdict(row[row.len() - 1], granted, families);
-                let is_asked = abi.column == ABIS[0].column && is_asked(row[0]);
-                Some((number, if is_asked { Action::Notify } else { own }))
+                let asked = if abi.column == ABIS[0].column { ask(row[0]) } else { None };
+                Some((number, with(own, asked)))
             })
             .collect();
         calls.sort_by_key(|(number, _)| *number);

@@ -1,13 +1,18 @@
 //! A process that asks about `/proc`: its path, who it is, and this thread in its place.
 
-use std::os::unix::ffi::OsStrExt;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
 
 use rustix::fs::{Gid, Uid};
+use rustix::io::{Errno, Result};
 
 use crate::sys::notify;
 
 /// Longest path, with the zero at its end.
 const MAX_PATH: usize = 4096;
+
+/// Size of the pieces in which memory is either there or not.
+const PAGE: usize = 4096;
 
 /// How much of a path is read at first.
 const N_FIRST: usize = 256;
@@ -25,6 +30,8 @@ struct Identity {
 pub(super) struct Caller {
     own: Option<Identity>,
     buffer: Vec<u8>,
+    /// Memory is reached through `/proc`, because the filter of the container refuses the calls for it, as Docker's did before 23.
+    by_file: bool,
 }
 
 impl Caller {
@@ -38,31 +45,54 @@ impl Caller {
     }
 
     fn read(&mut self, tid: u32, address: u64) -> Option<Vec<u8>> {
-        self.buffer.resize(MAX_PATH, 0);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(MAX_PATH, 0);
+        let mut path = None;
         for n_bytes in [N_FIRST, MAX_PATH] {
-            let n_read = notify::read_memory(tid, address, &mut self.buffer[..n_bytes]).ok()?;
-            let text = &self.buffer[..n_read];
+            let Ok(n_read) = self.read_memory(tid, address, &mut buffer[..n_bytes]) else { break };
+            let text = &buffer[..n_read];
             if let Some(end) = text.iter().position(|it| *it == 0) {
-                return Some(text[..end].to_vec());
+                path = Some(text[..end].to_vec());
+                break;
             }
         }
-        None
+        self.buffer = buffer;
+        path
     }
 
-    /// Makes of a path the one below `/proc`, if it leads there.
-    pub(super) fn in_proc(&self, tid: u32, at: i32, path: &[u8]) -> Option<Vec<u8>> {
-        if let Some(path) = below_proc(path) {
-            return Some(path);
+    /// Reads memory of a process, up to where it ends.
+    pub(super) fn read_memory(
+        &mut self,
+        tid: u32,
+        address: u64,
+        buffer: &mut [u8],
+    ) -> std::io::Result<usize> {
+        if !self.by_file {
+            match notify::read_memory(tid, address, buffer) {
+                Err(Errno::PERM | Errno::NOSYS) => {}
+                read => return Ok(read?),
+            }
         }
-        if path.starts_with(b"/") || path.is_empty() || at < 0 {
-            return None;
+        let memory = File::open(format!("/proc/{tid}/mem"))?;
+        // It may be that memory just ends within the buffer.
+        let n_first = (PAGE - address as usize % PAGE).min(buffer.len());
+        let (first, rest) = buffer.split_at_mut(n_first);
+        memory.read_exact_at(first, address)?;
+        self.by_file = true;
+        let n_more = memory.read_at(rest, address + n_first as u64).unwrap_or(0);
+        Ok(n_first + n_more)
+    }
+
+    /// Writes memory of a process, all of it or with an error.
+    pub(super) fn write_memory(&self, tid: u32, address: u64, bytes: &[u8]) -> Result<()> {
+        if !self.by_file {
+            return notify::write_memory(tid, address, bytes);
         }
-        // Relative to an open directory of `/proc`.
-        let folder = std::fs::read_link(format!("/proc/{tid}/fd/{at}")).ok()?;
-        let mut folder = below_proc(folder.as_os_str().as_bytes())?;
-        folder.push(b'/');
-        folder.extend_from_slice(path);
-        Some(folder)
+        let write = || {
+            let memory = OpenOptions::new().write(true).open(format!("/proc/{tid}/mem"))?;
+            memory.write_all_at(bytes, address)
+        };
+        write().map_err(|_| Errno::FAULT)
     }
 
     /// Gives this thread the user and the groups of another. Returns process and thread, or nothing if that fails.
@@ -95,7 +125,7 @@ impl Caller {
 }
 
 /// Only for this thread. Its saved user stays root, so that there is a way back.
-fn become_identity(wanted: &Identity) -> rustix::io::Result<()> {
+fn become_identity(wanted: &Identity) -> Result<()> {
     use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
     let (root, no_group) = (Uid::ROOT, Gid::ROOT);
@@ -109,7 +139,7 @@ fn become_identity(wanted: &Identity) -> rustix::io::Result<()> {
 }
 
 /// What comes after `/proc/` in a path, also in one of `/dev` that leads there.
-fn below_proc(path: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn below_proc(path: &[u8]) -> Option<Vec<u8>> {
     let after = |prefix: &[u8]| match path.strip_prefix(prefix)? {
         [] => Some(&b""[..]),
         [b'/', rest @ ..] => Some(rest),

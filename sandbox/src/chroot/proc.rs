@@ -18,36 +18,34 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, Result};
 
-use super::caller::Caller;
+use super::caller::{Caller, below_proc};
 use crate::devices;
-use crate::seccomp;
+use crate::seccomp::{self, Ask};
 use crate::sys::notify::{self, FileStatus, Notification, Reply};
 
 /// The calls that are asked about, where their path is, and what is done.
 const CALLS: [(&str, Call); 16] = [
-    ("open", Call { at: None, path: 0, what: What::Open(1) }),
-    ("openat", Call { at: Some(0), path: 1, what: What::Open(2) }),
-    ("openat2", Call { at: Some(0), path: 1, what: What::OpenHow }),
-    ("readlink", Call { at: None, path: 0, what: What::ReadLink(1) }),
-    ("readlinkat", Call { at: Some(0), path: 1, what: What::ReadLink(2) }),
-    ("stat", Call { at: None, path: 0, what: What::Stat(1, None) }),
-    ("lstat", Call { at: None, path: 0, what: What::LinkStat(1) }),
-    ("newfstatat", Call { at: Some(0), path: 1, what: What::Stat(2, Some(3)) }),
-    ("statx", Call { at: Some(0), path: 1, what: What::Statx }),
-    ("access", Call { at: None, path: 0, what: What::Access(1) }),
-    ("faccessat", Call { at: Some(0), path: 1, what: What::Access(2) }),
-    ("faccessat2", Call { at: Some(0), path: 1, what: What::Access(2) }),
-    ("getxattr", Call { at: None, path: 0, what: What::Attributes }),
-    ("lgetxattr", Call { at: None, path: 0, what: What::Attributes }),
-    ("listxattr", Call { at: None, path: 0, what: What::Attributes }),
-    ("llistxattr", Call { at: None, path: 0, what: What::Attributes }),
+    ("open", Call { path: 0, what: What::Open(1) }),
+    ("openat", Call { path: 1, what: What::Open(2) }),
+    ("openat2", Call { path: 1, what: What::OpenHow }),
+    ("readlink", Call { path: 0, what: What::ReadLink(1) }),
+    ("readlinkat", Call { path: 1, what: What::ReadLink(2) }),
+    ("stat", Call { path: 0, what: What::Stat(1, None) }),
+    ("lstat", Call { path: 0, what: What::LinkStat(1) }),
+    ("newfstatat", Call { path: 1, what: What::Stat(2, Some(3)) }),
+    ("statx", Call { path: 1, what: What::Statx }),
+    ("access", Call { path: 0, what: What::Access(1) }),
+    ("faccessat", Call { path: 1, what: What::Access(2) }),
+    ("faccessat2", Call { path: 1, what: What::Access(2) }),
+    ("getxattr", Call { path: 0, what: What::Attributes }),
+    ("lgetxattr", Call { path: 0, what: What::Attributes }),
+    ("listxattr", Call { path: 0, what: What::Attributes }),
+    ("llistxattr", Call { path: 0, what: What::Attributes }),
 ];
 
 /// Where the arguments of a call are.
 #[derive(Debug, Clone, Copy)]
 struct Call {
-    /// The handle of a directory.
-    at: Option<usize>,
     path: usize,
     what: What,
 }
@@ -85,9 +83,16 @@ const HIDDEN: [&str; 7] = [
 /// Links of a process that lead to something else than a path.
 const MAGIC: [&str; 3] = ["cwd", "exe", "root"];
 
-/// Whether a filter asks about this call.
-pub(crate) fn is_asked(name: &str) -> bool {
-    CALLS.iter().any(|(it, _)| *it == name)
+/// When a filter asks about this call. Not if the path begins at an open directory, as it does for every file that a program
+/// finds by walking through a tree: to ask then would cost much and help few.
+pub(crate) fn ask(name: &str) -> Option<Ask> {
+    const IS_NEGATIVE: u32 = 1 << 31;
+    let (_, call) = CALLS.iter().find(|(it, _)| *it == name)?;
+    Some(match call.path {
+        // `AT_FDCWD` is negative, and a handle is not.
+        1 => Ask::IfBits(0, IS_NEGATIVE),
+        _ => Ask::Always,
+    })
 }
 
 /// A running thread.
@@ -175,8 +180,7 @@ impl Server {
     ) -> Result<Option<Reply>> {
         let proceed = Ok(Some(Reply::Continue));
         let Some(path) = caller.path(asked.tid, asked.args[call.path]) else { return proceed };
-        let at = call.at.map_or(libc::AT_FDCWD, |it| asked.args[it] as i32);
-        let Some(path) = caller.in_proc(asked.tid, at, &path) else { return proceed };
+        let Some(path) = below_proc(&path) else { return proceed };
         // From here on as who asks; if that cannot be had, the kernel shows the copies.
         let Some(threads) = caller.become_caller(asked.tid) else { return proceed };
         if !notify::is_waiting(self.listener.as_fd(), asked.id) {
@@ -187,26 +191,27 @@ impl Server {
             What::Open(flags) => self.open(asked, &path, asked.args[flags]).map(|()| None),
             What::OpenHow => {
                 let mut flags = [0; 8];
-                notify::read_memory(asked.tid, asked.args[2], &mut flags)?;
+                let n_read = caller.read_memory(asked.tid, asked.args[2], &mut flags);
+                n_read.map_err(|_| Errno::FAULT)?;
                 self.open(asked, &path, u64::from_ne_bytes(flags)).map(|()| None)
             }
             What::ReadLink(buffer) => {
                 let target = self.read_link(&path, caller.root(asked.tid))?;
                 let n_bytes = target.len().min(asked.args[buffer + 1] as usize);
-                notify::write_memory(asked.tid, asked.args[buffer], &target[..n_bytes])?;
+                caller.write_memory(asked.tid, asked.args[buffer], &target[..n_bytes])?;
                 Ok(Some(Reply::Value(n_bytes as i64)))
             }
             What::Stat(buffer, flags) => {
                 let flags = flags.map_or(0, |it| asked.args[it] as i32);
-                self.status(asked, buffer, &path, |it| FileStatus::stat(it, known(flags)))
+                self.status(caller, asked, buffer, &path, |it| FileStatus::stat(it, known(flags)))
             }
             What::LinkStat(buffer) => {
                 let flags = libc::AT_SYMLINK_NOFOLLOW;
-                self.status(asked, buffer, &path, |it| FileStatus::stat(it, flags))
+                self.status(caller, asked, buffer, &path, |it| FileStatus::stat(it, flags))
             }
             What::Statx => {
                 let (flags, mask) = (asked.args[2] as i32, asked.args[3] as u32);
-                self.status(asked, 4, &path, |it| FileStatus::statx(it, known(flags), mask))
+                self.status(caller, asked, 4, &path, |it| FileStatus::statx(it, known(flags), mask))
             }
             What::Access(mode) => {
                 let rights = rustix::fs::Access::from_bits_truncate(asked.args[mode] as u32);
@@ -327,6 +332,7 @@ impl Server {
 
     fn status(
         &self,
+        caller: &Caller,
         asked: &Notification,
         buffer: usize,
         path: &ProcPath,
@@ -335,7 +341,7 @@ impl Server {
         self.check(path)?;
         let full = CString::new([b"/proc/", path.text.as_bytes()].concat());
         let status = look(&full.map_err(|_| Errno::NOENT)?)?;
-        notify::write_memory(asked.tid, asked.args[buffer], status.bytes())?;
+        caller.write_memory(asked.tid, asked.args[buffer], status.bytes())?;
         Ok(Some(Reply::Value(0)))
     }
 }
