@@ -54,7 +54,7 @@ pub fn run(
     note: &mut dyn FnMut(&str),
 ) -> Result<Exit, RuntimeError> {
     // What is certain to fail does so before anything is unpacked.
-    sandbox::require()?;
+    sandbox::require_mounts()?;
     command::merge(&image.config.config, request, "")?;
     let attachment = Attachment::new(request)?;
     container::reap(store)?;

@@ -65,7 +65,7 @@ pub use child::{Child, Exit};
 pub use error::SandboxError;
 pub use net::{Isolated, gateway, isolated, resolv_conf};
 pub use notify::{Inode, LinkOwners};
-pub use probe::{Permissions, Rung, probe, require};
+pub use probe::{Permissions, Rung, probe, require, require_mounts};
 pub use spawn::spawn;
 pub use spec::{
     Access, Capabilities, CgroupLimits, Mount, Network, Root, Seccomp, Source, Spec, Stdio,

@@ -188,6 +188,21 @@ pub fn require() -> Result<(), SandboxError> {
     }
 }
 
+/// As [`require`], for what cannot do without mounts: a container.
+///
+/// # Errors
+///
+/// [`SandboxError::Unsupported`].
+pub fn require_mounts() -> Result<(), SandboxError> {
+    if chroot::is_chosen() {
+        return Err(SandboxError::Unsupported {
+            reason: "a container needs mounts, and here only RUN does without".to_owned(),
+            remedy: Some("`kiln info` shows what a stronger kind of sandbox needs".to_owned()),
+        });
+    }
+    require()
+}
+
 fn try_namespaces(namespaces: i32) -> Result<String, String> {
     try_in(namespaces, || Ok(()))
         .map(|()| "permitted".to_owned())
