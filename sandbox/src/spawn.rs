@@ -232,6 +232,7 @@ fn supervision(
         uid: identity.uid,
         gid: identity.gid,
         groups: identity.groups.clone(),
+        commands: commands(spec)?,
         granted,
         no_new_privs: spec.no_new_privs,
     })

@@ -1,5 +1,7 @@
 //! One call, one answer.
 
+use std::ffi::CString;
+
 use rustix::io::{Errno, Result};
 
 use super::caller::Caller;
@@ -14,6 +16,8 @@ pub(crate) struct Answers {
     pub(crate) links: Links,
     /// Whether owners of files and folders are among the links, because they could not be written to an attribute.
     pub(crate) has_unmarked: bool,
+    /// The paths that the command may have, in the order in which they are tried.
+    pub(crate) commands: Vec<CString>,
     /// The capabilities that root of the sandbox has.
     pub(crate) granted: u64,
     pub(crate) no_new_privs: bool,

@@ -206,8 +206,13 @@ impl Answers {
         let mode = Mode::from_raw_mode(mode & 0o7777 & !umask);
         let is_cloexec = flags.contains(OFlags::CLOEXEC);
         caller.check()?;
-        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let file = rustix::fs::openat(CWD, place.path(), flags, mode)?;
+        // A pipe that has come there meanwhile must not make everybody wait.
+        let ours = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+        let file = rustix::fs::openat(CWD, place.path(), ours, mode)?;
+        if !flags.contains(OFlags::NONBLOCK) {
+            let set = rustix::fs::fcntl_getfl(&file)? - OFlags::NONBLOCK;
+            rustix::fs::fcntl_setfl(&file, set)?;
+        }
         self.record(file.as_fd(), FileType::RegularFile, Record { uid, gid, device: None })?;
         notify::send_fd(caller.listener, caller.call.id, file.as_fd(), is_cloexec)?;
         Ok(None)

@@ -1,5 +1,6 @@
 //! Calls that ask for ids or change them, and programs that change them by being executed.
 
+use std::ffi::CString;
 use std::io::Read;
 use std::os::fd::AsFd;
 
@@ -7,7 +8,7 @@ use rustix::fs::FileType;
 use rustix::io::{Errno, Result};
 
 use super::answers::Answers;
-use super::caller::{AT_CWD, Caller, own_handle};
+use super::caller::{AT_CWD, Caller, Given, own_handle};
 use super::calls::Call;
 use super::identity::{Credentials, Ids};
 use crate::sys::notify::Reply;
@@ -147,7 +148,16 @@ impl Answers {
     /// `execve`: a program with the bits for it changes who the process is.
     pub(crate) fn execute(&mut self, caller: &Caller<'_>, call: Call) -> Result<Reply> {
         let place = match call {
-            Call::Execve => caller.place(&caller.given(AT_CWD, 0)?, true)?,
+            Call::Execve => match caller.given(AT_CWD, 0) {
+                Ok(given) => caller.place(&given, true)?,
+                // It is kiln that executes the command, and tries these in turn; which one it is at cannot be seen.
+                Err(_) => {
+                    let given = |it: &CString| Given { dir: AT_CWD, path: it.as_bytes().to_vec() };
+                    let places =
+                        self.commands.iter().filter_map(|it| caller.place(&given(it), true).ok());
+                    places.into_iter().find(|it| it.open().is_ok()).ok_or(Errno::NOENT)?
+                }
+            },
             _ => caller.place_or_handle(&caller.given(caller.int(0), 1)?, caller.int(4))?,
         };
         let file = place.open()?;

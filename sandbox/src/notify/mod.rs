@@ -26,6 +26,7 @@ mod links;
 mod owner;
 mod record;
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::thread::JoinHandle;
 
@@ -54,6 +55,8 @@ pub(crate) struct Setup {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) groups: Vec<u32>,
+    /// The paths that the command may have.
+    pub(crate) commands: Vec<CString>,
     pub(crate) granted: u64,
     pub(crate) no_new_privs: bool,
 }
@@ -127,6 +130,7 @@ fn enter(setup: Setup, proc: &OwnedFd, init: i32) -> Result<Answers> {
         processes: Processes::new(initial, init),
         links: Links::new(setup.links, setup.root.as_fd(), setup.upper)?,
         has_unmarked: false,
+        commands: setup.commands,
         granted: setup.granted,
         no_new_privs: setup.no_new_privs,
         may_have_own_root: false,
