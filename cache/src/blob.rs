@@ -7,6 +7,11 @@ use std::{
     io::{self, Seek, SeekFrom, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
 };
 
 use image::{Digest, digest::Hashing};
@@ -23,9 +28,45 @@ use crate::{
 pub struct StagedBlob {
     store: Store,
     path: PathBuf,
-    writer: Option<Hashing<File>>,
+    writer: Option<Writer>,
     /// The lock of a resumable download, which is kept when dropped.
     download: Option<Lock>,
+    write_back: WriteBack,
+}
+
+/// Sends a large blob to the disk while it is written, so that the flush at its end finds less to do.
+#[derive(Default)]
+struct WriteBack {
+    n_bytes: u64,
+    is_busy: Arc<AtomicBool>,
+}
+
+impl WriteBack {
+    /// Begins after so many bytes.
+    const PIECE: u64 = 32 << 20;
+
+    fn wrote(&mut self, file: &File, n_bytes: usize) {
+        self.n_bytes += n_bytes as u64;
+        if self.n_bytes < Self::PIECE || self.is_busy.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.n_bytes = 0;
+        let Ok(file) = file.try_clone() else { return };
+        let is_busy = self.is_busy.clone();
+        // It promises nothing: the flush at the end does.
+        let work = move || {
+            let _ = file.sync_data();
+            is_busy.store(false, Ordering::SeqCst);
+        };
+        let _ = thread::Builder::new().name("write-back".to_owned()).spawn(work);
+    }
+}
+
+/// How the digest of a blob becomes known.
+enum Writer {
+    Hashing(Hashing<File>),
+    /// Whoever writes it computes it; this many bytes were written.
+    Told(File, u64),
 }
 
 impl Store {
@@ -130,8 +171,23 @@ impl Store {
         Ok(StagedBlob {
             store: self.clone(),
             path,
-            writer: Some(Hashing::new(file)),
+            writer: Some(Writer::Hashing(Hashing::new(file))),
             download: None,
+            write_back: WriteBack::default(),
+        })
+    }
+
+    /// Starts a blob whose digest the caller computes, and gives to [`commit`](StagedBlob::commit).
+    pub(crate) fn stage_told(&self) -> Result<StagedBlob, StoreError> {
+        let path = self.scratch()?;
+        let file = files::create_new(&path, 0o644)?;
+        let writer = Some(Writer::Told(file, 0));
+        Ok(StagedBlob {
+            store: self.clone(),
+            path,
+            writer,
+            download: None,
+            write_back: WriteBack::default(),
         })
     }
 
@@ -171,14 +227,25 @@ impl Store {
             .open(&path);
         let mut reader = Hashing::new(file.at("open", &path)?);
         io::copy(&mut reader, &mut io::sink()).at("read", &path)?;
-        Ok(StagedBlob { store: self.clone(), path, writer: Some(reader), download: Some(lock) })
+        let writer = Some(Writer::Hashing(reader));
+        Ok(StagedBlob {
+            store: self.clone(),
+            path,
+            writer,
+            download: Some(lock),
+            write_back: WriteBack::default(),
+        })
     }
 }
 
 impl StagedBlob {
     /// Returns the number of bytes written so far, those of an earlier attempt included.
     pub fn n_bytes(&self) -> u64 {
-        self.writer.as_ref().map_or(0, Hashing::n_bytes)
+        match &self.writer {
+            Some(Writer::Hashing(writer)) => writer.n_bytes(),
+            Some(Writer::Told(_, n_bytes)) => *n_bytes,
+            None => 0,
+        }
     }
 
     /// Throws away what was written so far and starts over.
@@ -188,10 +255,13 @@ impl StagedBlob {
     /// [`StoreError::Io`] if the file cannot be emptied.
     pub fn restart(&mut self) -> Result<(), StoreError> {
         if let Some(writer) = self.writer.take() {
-            let (mut file, _, _) = writer.finish();
+            let mut file = match writer {
+                Writer::Hashing(writer) => writer.finish().0,
+                Writer::Told(file, _) => file,
+            };
             file.set_len(0).at("empty", &self.path)?;
             file.seek(SeekFrom::Start(0)).at("empty", &self.path)?;
-            self.writer = Some(Hashing::new(file));
+            self.writer = Some(Writer::Hashing(Hashing::new(file)));
         }
         Ok(())
     }
@@ -206,7 +276,13 @@ impl StagedBlob {
         let Some(writer) = self.writer.take() else {
             return Err(io::Error::from(io::ErrorKind::NotFound)).at("write", &self.path);
         };
-        let (file, digest, n_bytes) = writer.finish();
+        let (file, digest, n_bytes) = match (writer, expected) {
+            (Writer::Hashing(writer), _) => writer.finish(),
+            (Writer::Told(file, n_bytes), Some(digest)) => (file, *digest, n_bytes),
+            (Writer::Told(..), None) => {
+                return Err(io::Error::from(io::ErrorKind::InvalidInput)).at("write", &self.path);
+            }
+        };
         if let Some(expected) = expected
             && *expected != digest
         {
@@ -246,7 +322,21 @@ impl StagedBlob {
 impl Write for StagedBlob {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.writer {
-            Some(writer) => writer.write(bytes),
+            Some(Writer::Hashing(writer)) => {
+                let n_written = writer.write(bytes)?;
+                if self.store.sync() {
+                    self.write_back.wrote(writer.get_ref(), n_written);
+                }
+                Ok(n_written)
+            }
+            Some(Writer::Told(file, n_bytes)) => {
+                let n_written = file.write(bytes)?;
+                *n_bytes += n_written as u64;
+                if self.store.sync() {
+                    self.write_back.wrote(file, n_written);
+                }
+                Ok(n_written)
+            }
             None => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }

@@ -210,7 +210,12 @@ impl Store {
         let _lock = self.lock(&format!("record-{}", diff_id.0.hex()))?;
         let Some(mut record) = self.layer_record(diff_id)? else { return Ok(()) };
         record.blobs.retain(|it| it.digest != blob.digest);
-        self.write_record(&record)
+        self.write_record(&record)?;
+        // Whether it still can be had is to be seen.
+        if let Some(lease) = self.current_lease() {
+            lease.forget_layer(diff_id);
+        }
+        Ok(())
     }
 
     fn write_record(&self, record: &LayerRecord) -> Result<(), StoreError> {

@@ -144,6 +144,11 @@ impl LeaseFile {
         guard(&self.whole).layers.insert(record.diff_id, record);
     }
 
+    /// Forgets that a layer was found whole.
+    pub(crate) fn forget_layer(&self, diff_id: &DiffId) {
+        guard(&self.whole).layers.remove(diff_id);
+    }
+
     /// Whether the tree of a layer was found whole.
     pub(crate) fn has_tree(&self, diff_id: &DiffId) -> bool {
         guard(&self.whole).trees.contains(diff_id)

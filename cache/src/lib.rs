@@ -26,7 +26,7 @@
 //! tmp/ID/              the staging folder of one process, and its lock
 //! ```
 //!
-//! Read the modules in this order: [`store`], [`blob`], [`layer`], [`tree`], [`tar`], [`pack`], [`merged`], [`snapshot`], [`step`], [`images`], [`lease`], [`lock`],
+//! Read the modules in this order: [`store`], [`blob`], [`layer`], [`tree`], [`tar`], [`written`], [`pack`], [`merged`], [`snapshot`], [`step`], [`images`], [`lease`], [`lock`],
 //! [`collect`], [`room`], [`usage`], [`check`], [`mount`], [`owners`], [`logs`], [`journal`], [`remote`].
 //!
 //! # Invariants
@@ -68,6 +68,7 @@ pub mod tar;
 pub mod tree;
 mod unpack;
 pub mod usage;
+pub mod written;
 
 pub use blob::StagedBlob;
 pub use check::{CheckOptions, CheckReport, Outcome, Problem, ProblemKind};
@@ -87,3 +88,4 @@ pub use step::{StepKey, StepRecord};
 pub use store::{Store, StoreOptions};
 pub use tree::StagedTree;
 pub use usage::{CacheEntry, Part, Usage};
+pub use written::StagedLayer;

@@ -121,6 +121,10 @@ impl Store {
     ///
     /// [`StoreError::Io`] if they cannot be listed or removed.
     pub fn keep_logs(&self, n: usize) -> Result<(), StoreError> {
+        // Most often there are not so many, and no folder needs to be looked into.
+        if files::names(&self.path("logs"))?.len() <= n {
+            return Ok(());
+        }
         for old in self.build_logs()?.iter().skip(n) {
             files::remove_tree(&self.path("logs").join(&old.build))?;
         }

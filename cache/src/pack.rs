@@ -28,8 +28,8 @@ use image::{
 };
 use rustix::{
     fs::{
-        AtFlags, FileType, Mode, OFlags, RawDir, Stat, lgetxattr, llistxattr, major, minor, open,
-        openat, readlinkat, statat,
+        AtFlags, FileType, Mode, OFlags, RawDir, Stat, flistxattr, lgetxattr, llistxattr, major,
+        minor, open, openat, readlinkat, statat,
     },
     io::Errno,
 };
@@ -232,7 +232,18 @@ impl<W: Write> Packer<'_, W> {
         if is_untouched && file_type != FileType::Directory {
             return Ok(());
         }
-        let xattrs = self.xattrs(&folder, &name, &path)?;
+        let mut content: Option<File> = None;
+        if file_type == FileType::RegularFile {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let file = openat(&folder, name.as_slice(), flags, Mode::empty()).of("open", &path)?;
+            content = Some(file.into());
+        }
+        // Nearly all files have none, and of one that is open the kernel says so at once.
+        let has_none = |file: &File| matches!(flistxattr(file, &mut [0_u8; 0][..]), Ok(0));
+        let xattrs = match content.as_ref().is_some_and(has_none) {
+            true => BTreeMap::new(),
+            false => self.xattrs(&folder, &name, &path)?,
+        };
         let lower = self.lower;
         let below = lower.lookup(&path).filter(|_| !parent_is_opaque);
 
@@ -261,17 +272,8 @@ impl<W: Write> Packer<'_, W> {
             return self.writer.append(entry, &mut io::empty()).map_err(failed);
         }
 
-        let mut content: Option<File> = None;
         let kind = match file_type {
-            FileType::RegularFile => {
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-                content = Some(
-                    openat(&folder, name.as_slice(), flags, Mode::empty())
-                        .of("open", &path)?
-                        .into(),
-                );
-                Kind::File { size: u64::try_from(stat.st_size).unwrap_or(0) }
-            }
+            FileType::RegularFile => Kind::File { size: u64::try_from(stat.st_size).unwrap_or(0) },
             FileType::Symlink => {
                 let target = readlinkat(&folder, name.as_slice(), Vec::new()).of("read", &path)?;
                 Kind::Symlink { target: target.into_bytes() }

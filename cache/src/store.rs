@@ -86,6 +86,7 @@ pub(crate) struct Inner {
     session: OnceLock<Session>,
     session_start: Mutex<()>,
     batches: Batches,
+    is_writing_back: Arc<AtomicBool>,
     pub(crate) owners_are_checked: AtomicBool,
 }
 
@@ -139,6 +140,7 @@ impl Store {
             counter: AtomicU64::new(0),
             session: OnceLock::new(),
             session_start: Mutex::new(()),
+            is_writing_back: Arc::default(),
             owners_are_checked: AtomicBool::new(false),
         };
         let store = Self { inner: Arc::new(inner) };
@@ -195,6 +197,21 @@ impl Store {
             return Ok(());
         }
         self.inner.batches.flush(&self.inner.root)
+    }
+
+    /// Begins to write what was stored so far to the disk, on a thread of its own, so that the next [`flush`](Self::flush) finds less
+    /// to do. It promises nothing.
+    pub fn write_back(&self) {
+        if !self.sync() || self.inner.is_writing_back.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        // Not the store itself: its staging folder goes with the last handle, whether or not the disk is done.
+        let (root, is_busy) = (self.root().to_owned(), self.inner.is_writing_back.clone());
+        let work = move || {
+            let _ = File::open(root).map(rustix::fs::syncfs);
+            is_busy.store(false, Ordering::SeqCst);
+        };
+        let _ = std::thread::Builder::new().name("write-back".to_owned()).spawn(work);
     }
 
     /// Returns the path of something in the store.

@@ -10,6 +10,7 @@ use std::{
 use cache::{LayerRecord, StepKey, StepRecord, Store, StoreError};
 use image::{
     DiffId, Digest,
+    compress::Compression,
     entry::{Entry, Kind, Time},
     layer::IndexedTarWriter,
 };
@@ -96,6 +97,26 @@ fn a_download_goes_on_where_it_was_cut_off() {
     staged.restart().expect("restarted");
     staged.write_all(b"x").expect("written");
     staged.commit(Some(&digest)).expect("committed");
+}
+
+#[test]
+fn a_layer_is_born_compressed_and_gives_its_tar() {
+    let (_folder, store) = open();
+    let (tar, index) = layer();
+    let mut staged = store.stage_layer(Compression::GZIP, 2).expect("staged");
+    staged.write_all(&tar).expect("written");
+    let record = staged.commit(&index).expect("stored");
+    assert_eq!(record.blobs.len(), 1);
+    assert!(!store.has_blob(&index.diff_id.0).expect("a look"), "no tar");
+    assert_eq!(store.layer(&index.diff_id).expect("a look"), Some(record));
+    assert_eq!(read(store.open_tar(&index.diff_id).expect("a tar")), tar);
+    drop(store.stage_layer(Compression::GZIP, 2).expect("staged"));
+
+    let (_folder, store) = open();
+    let mut staged = store.stage_layer(Compression::Uncompressed, 2).expect("staged");
+    staged.write_all(&tar).expect("written");
+    staged.commit(&index).expect("stored");
+    assert_eq!(fs::read(store.blob_path(&index.diff_id.0)).expect("a blob"), tar);
 }
 
 #[test]

@@ -13,8 +13,8 @@ use std::{
     time::Instant,
 };
 
-use cache::{StepKey, StepRecord};
-use image::{DiffId, entry::Time, layer::LayerIndex};
+use cache::{StagedLayer, StepKey, StepRecord};
+use image::{DiffId, compress::Compression, entry::Time, layer::LayerIndex};
 use parser::span::Span;
 use planner::{
     facts::Facts,
@@ -26,10 +26,12 @@ use crate::{
     assemble::{self, Built, StepLayer},
     copy,
     error::{ExecutorError, StepError},
+    face::Use,
     image_source::TaskHandle,
     remote::Work,
     schedule,
     session::{Session, Task},
+    ship::Beside,
     time::Timestamp,
     tree::{Chain, Layers, Tree},
 };
@@ -88,14 +90,25 @@ impl Session {
                 tasks.push((run_idx, StepId(step_idx)));
             }
         }
-        let done = schedule::run(&dependencies, self.n_jobs, |task| {
-            let (run_idx, step_id) = tasks[task];
-            let run = &runs[run_idx];
-            let step = &run.plan.steps[step_id.0];
-            run.step(step_id).map_err(|source| StepError {
-                name: step.name.clone(),
-                span: Some(place(step, &source)),
-                source: Box::new(source),
+        let done = Beside::run(self, |beside| {
+            schedule::run(&dependencies, self.n_jobs, |task| {
+                let (run_idx, step_id) = tasks[task];
+                let run = &runs[run_idx];
+                let step = &run.plan.steps[step_id.0];
+                run.step(step_id).map_err(|source| StepError {
+                    name: step.name.clone(),
+                    span: Some(place(step, &source)),
+                    source: Box::new(source),
+                })?;
+                // The last layer is compressed by the export, with the whole machine.
+                if let Some(beside) = beside
+                    && run.plan.output != Source::Step(step_id)
+                    && run.uses[step_id.0].is_shipped
+                    && let Some(layer) = run.results[step_id.0].get().and_then(|it| it.layer.layer)
+                {
+                    beside.put(layer);
+                }
+                Ok(())
             })
         });
         let built = done.and_then(|()| {
@@ -180,6 +193,8 @@ pub(crate) struct Execution<'a> {
     is_dry: bool,
     pub(crate) looked: Vec<OnceLock<Looked>>,
     pub(crate) results: Vec<OnceLock<StepResult>>,
+    /// What becomes of the layer of each step.
+    pub(crate) uses: Vec<Use>,
 }
 
 /// What is remembered of looking a step up.
@@ -230,6 +245,7 @@ impl<'a> Execution<'a> {
             is_dry: false,
             looked: plan.steps.iter().map(|_| OnceLock::new()).collect(),
             results: plan.steps.iter().map(|_| OnceLock::new()).collect(),
+            uses: crate::face::uses(plan),
         }
     }
 
@@ -454,13 +470,17 @@ impl<'a> Execution<'a> {
         };
         task.start();
         let how = (self.times(), self.session.store.options());
-        self.write_layer(|out| copy::write_copy(op, gathered, trees, &below, how, out))
+        self.write_layer(self.compression_of(step), |out| {
+            copy::write_copy(op, gathered, trees, &below, how, out)
+        })
     }
 
     fn mkdir_now(&self, step: &Step, op: &MkdirOp, task: &Task<'_>) -> Result<Made, ExecutorError> {
         let below = self.tree(&step.parent, task)?;
         task.start();
-        self.write_layer(|out| copy::write_mkdir(op, &below, self.times(), out))
+        self.write_layer(self.compression_of(step), |out| {
+            copy::write_mkdir(op, &below, self.times(), out)
+        })
     }
 
     /// The latest time that a layer may hold.
@@ -478,14 +498,15 @@ impl<'a> Execution<'a> {
         Time { secs, nanos: 0 }
     }
 
-    /// Writes a layer as a tar into the store. One in which nothing is counts as a layer, as it does for BuildKit.
+    /// Writes a layer into the store. One in which nothing is counts as a layer, as it does for BuildKit.
     pub(crate) fn write_layer(
         &self,
-        write: impl FnOnce(cache::StagedBlob) -> Result<(cache::StagedBlob, LayerIndex), ExecutorError>,
+        compression: Compression,
+        write: impl FnOnce(StagedLayer) -> Result<(StagedLayer, LayerIndex), ExecutorError>,
     ) -> Result<Made, ExecutorError> {
-        let store = &self.session.store;
-        let (staged, index) = write(store.stage_blob()?)?;
-        store.put_tar(staged, &index)?;
+        let staged = self.session.store.stage_layer(compression, crate::threads())?;
+        let (staged, index) = write(staged)?;
+        staged.commit(&index)?;
         Ok(Made { index: Some(index) })
     }
 }

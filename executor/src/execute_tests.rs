@@ -182,3 +182,35 @@ fn run_keys(
     });
     keys.into_iter().flatten().collect()
 }
+
+/// Does the steps of a plan of which all are COPY or WORKDIR, and exports the image with gzip.
+fn exported(text: &str, compression: Option<Compression>) -> (registry::Export, Vec<bool>) {
+    let scene = Scene::new();
+    let mut session = scene.session();
+    session.compression = compression;
+    let (plan, facts) = plan(text);
+    let execution = Execution::new(&session, &plan, &facts);
+    let mut has_tar = Vec::new();
+    for step_idx in 0..plan.steps.len() {
+        execution.step(StepId(step_idx)).expect("it can be done");
+        let layer = execution.results[step_idx].get().and_then(|it| it.layer.layer);
+        let layer = layer.expect("it has a layer");
+        has_tar.push(session.store.has_blob(&layer.0).expect("a look"));
+    }
+    let built = execution.finish().expect("an image");
+    let options =
+        crate::ExportOptions { compression: Some(Compression::GZIP), ..Default::default() };
+    (session.export(&[built], &options).expect("an export"), has_tar)
+}
+
+#[test]
+fn what_is_only_shipped_has_no_tar_and_the_same_blob() {
+    let text = "FROM scratch AS one\nCOPY a /a\nCOPY dir /dir\n\
+                FROM scratch\nWORKDIR /w\nCOPY --from=one /dir ./\nCOPY a b\n";
+    let (at_once, has_tar) = exported(text, Some(Compression::GZIP));
+    assert_eq!(has_tar, [true, true, false, false, false], "the first two are read by a COPY");
+    let (later, has_tar) = exported(text, None);
+    assert_eq!(has_tar, [true; 5]);
+    let digests = |it: &registry::Export| it.root_descriptor().expect("a manifest").digest;
+    assert_eq!(digests(&at_once), digests(&later));
+}

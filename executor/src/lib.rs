@@ -6,12 +6,12 @@
 //! 2. [`session`] — what a build works with.
 //! 3. `image_source`, `layout_source`, `fetch` — what comes from outside.
 //! 4. `tree` — file trees, whatever they are kept in.
-//! 5. `key`, `execute` — steps looked up, done, recorded.
+//! 5. `key`, `execute`, `face` — steps looked up, done, recorded.
 //! 6. `copy`, `run` — what the steps do.
 //! 7. [`explain`] — why steps were done: builds noted and compared.
 //! 8. [`assemble`] — images from their layers.
 //! 9. [`remote`] — what others could do: a shared cache, a worker.
-//! 10. `export` — images and trees out of the store.
+//! 10. `ship`, `export` — images and trees out of the store.
 #![forbid(unsafe_code)]
 
 pub mod assemble;
@@ -22,6 +22,7 @@ pub mod event;
 mod execute;
 pub mod explain;
 mod export;
+mod face;
 mod fetch;
 mod image_source;
 mod key;
@@ -31,6 +32,7 @@ pub mod remote;
 mod run;
 mod schedule;
 pub mod session;
+mod ship;
 pub mod time;
 mod tree;
 

@@ -7,13 +7,18 @@ use std::{
     collections::BTreeMap,
     io::{self, Read, Write},
     path::Path,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
 };
 
-use cache::{ImageRecord, LayerRecord, PlatformImage};
+use cache::{ImageRecord, PlatformImage};
 use image::{
     DiffId, ImageRef, Platform,
     canonical::to_canonical_json,
-    compress::{Compression, Compressor},
+    compress::Compression,
     document::{Descriptor, Index, media_type},
     layer::TarWriter,
 };
@@ -24,6 +29,7 @@ use crate::{
     error::ExecutorError,
     export,
     session::{Session, Task},
+    ship::oci_type,
     time::Timestamp,
     tree::{Chain, Layers, Tree},
 };
@@ -102,7 +108,7 @@ impl Session {
         options: &ExportOptions,
     ) -> Result<Export, ExecutorError> {
         let task = self.task("exporting layers");
-        let result = self.make_export(images, options, &task);
+        let result = self.make_export(images, options, &task, &|_| {});
         task.end(result)
     }
 
@@ -111,6 +117,7 @@ impl Session {
         images: &[Built],
         options: &ExportOptions,
         task: &Task<'_>,
+        ready: &dyn Fn(&Descriptor),
     ) -> Result<Export, ExecutorError> {
         let mut export = Export::default();
         let mut descriptors = Vec::new();
@@ -119,7 +126,9 @@ impl Session {
             let mut layers = Vec::with_capacity(image.layers.len());
             for layer in &image.layers {
                 self.cancel.check()?;
-                layers.push(self.layer_blob(layer, options, task)?);
+                let blob = self.shown_blob(layer, options, task)?;
+                ready(&blob);
+                layers.push(blob);
             }
             let document = self.manifest_document(image, layers, options)?;
             let mut described = document.descriptor();
@@ -154,71 +163,19 @@ impl Session {
         Ok(RawDocument::new(options.media_type(media_type::OCI_MANIFEST), bytes))
     }
 
-    /// The blob of a layer to be written, compressed now if there is none.
-    fn layer_blob(
+    /// The blob of a layer, as the options want it, with its progress.
+    fn shown_blob(
         &self,
         layer: &DiffId,
         options: &ExportOptions,
         task: &Task<'_>,
     ) -> Result<Descriptor, ExecutorError> {
-        let missing = || ExecutorError::MissingLayer {
-            digest: layer.to_string(),
-            image: "the result".to_owned(),
-        };
-        let record = self.store.layer(layer)?.ok_or_else(missing)?;
-        let wanted = options.compression.unwrap_or(Compression::Uncompressed);
-        let wanted_type = match wanted {
-            Compression::Uncompressed => media_type::OCI_LAYER,
-            Compression::Gzip { .. } => media_type::OCI_LAYER_GZIP,
-            Compression::Zstd { .. } => media_type::OCI_LAYER_ZSTD,
-        };
-        for blob in &record.blobs {
-            let is_compressed = blob.digest != layer.0;
-            let fits = if options.force_compression || !is_compressed {
-                oci_type(&blob.media_type) == wanted_type
-            } else {
-                true
-            };
-            if fits && self.store.has_blob(&blob.digest)? && self.store.proves(layer, blob)? {
-                return Ok(descriptor(oci_type(&blob.media_type), blob.digest, blob.size));
-            }
-        }
-        if matches!(wanted, Compression::Uncompressed) {
-            if let Some(size) = record.tar_size
-                && !options.force_compression
-                && options.compression.is_none()
-            {
-                return Ok(descriptor(media_type::OCI_LAYER, layer.0, size));
-            }
-            let mut staged = self.store.stage_blob()?;
-            self.store.write_tar(layer, &mut staged)?;
-            let (digest, size) = staged.commit(Some(&layer.0))?;
-            return Ok(descriptor(media_type::OCI_LAYER, digest, size));
-        }
-        let n_threads = crate::threads();
-        let total = record.tar_size;
         let part = format!("compressing {layer}");
-        let staged = self.store.stage_blob()?;
-        let compressor = Compressor::new(staged, wanted, n_threads)
-            .map_err(|source| ExecutorError::Read { path: layer.to_string(), source })?;
-        let mut counting = Counting {
-            inner: compressor,
-            n_bytes: 0,
-            next: 1 << 22,
-            report: |n_bytes| task.progress(&part, n_bytes, total, false),
+        let tell = |n_bytes, total, is_done| {
+            task.progress(&part, n_bytes, total, is_done);
+            Ok(())
         };
-        self.store.write_tar(layer, &mut counting)?;
-        let n_bytes = counting.n_bytes;
-        let staged = counting
-            .inner
-            .finish()
-            .map_err(|source| ExecutorError::Read { path: layer.to_string(), source })?;
-        task.progress(&part, n_bytes, total, true);
-        let (digest, size) = staged.commit(None)?;
-        let blob = descriptor(wanted_type, digest, size);
-        let proven = vec![digest];
-        self.store.put_layer(&LayerRecord { blobs: vec![blob.clone()], proven, ..record })?;
-        Ok(blob)
+        self.layer_blob(layer, options, crate::threads(), &tell)
     }
 
     /// Keeps an image in the store and gives it `names`. Its layers stay as they are.
@@ -292,12 +249,12 @@ impl Session {
     ) -> Result<Descriptor, ExecutorError> {
         if options.compression.is_some() {
             self.ensure_layers(std::slice::from_ref(layer), None)?;
-            return self.layer_blob(layer, options, task);
+            return self.shown_blob(layer, options, task);
         }
         if let Some(blob) = self.remote_blob(layer) {
             return Ok(descriptor(oci_type(&blob.media_type), blob.digest, blob.size));
         }
-        self.layer_blob(layer, &ExportOptions::default(), task)
+        self.shown_blob(layer, &ExportOptions::default(), task)
     }
 
     /// Writes an image archive.
@@ -365,6 +322,48 @@ impl Session {
             task.end(result.map(drop).map_err(ExecutorError::from))?;
         }
         Ok(())
+    }
+
+    /// Does what [`export`](Self::export) and [`push`](Self::push) do, and sends blobs from the first on while later ones are compressed.
+    ///
+    /// # Errors
+    ///
+    /// Those of both.
+    pub fn export_and_push(
+        &self,
+        images: &[Built],
+        options: &ExportOptions,
+        names: &[ImageRef],
+    ) -> Result<Export, ExecutorError> {
+        let Some(first) = names.first() else { return self.export(images, options) };
+        let known = self.mountable();
+        let (sender, receiver) = mpsc::channel::<Descriptor>();
+        let (receiver, is_over) = (Mutex::new(receiver), AtomicBool::new(false));
+        let upload = || loop {
+            let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(blob) = next else { return };
+            // What is left then, and what fails, is for the push itself: it sends several at a time, and tells.
+            if is_over.load(Ordering::SeqCst) {
+                return;
+            }
+            let sent = self.client.push_blob(first, &blob, &known, self);
+            let _ = self.wait(sent);
+        };
+        let task = self.task("exporting layers");
+        let result = std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(upload);
+            }
+            let result = self.make_export(images, options, &task, &|blob| {
+                let _ = sender.send(blob.clone());
+            });
+            is_over.store(true, Ordering::SeqCst);
+            drop(sender);
+            result
+        });
+        let export = task.end(result)?;
+        self.push(&export, names)?;
+        Ok(export)
     }
 
     /// Writes the files of images into a folder: of one into it, of several into one below it for each platform.
@@ -458,38 +457,6 @@ fn index_document(
     Ok(RawDocument::new(options.media_type(media_type::OCI_INDEX), bytes))
 }
 
-/// The OCI media type of a layer that may have Docker's.
-fn oci_type(media_type: &str) -> &'static str {
-    match media_type {
-        it if it.contains("zstd") => media_type::OCI_LAYER_ZSTD,
-        it if it.contains("gzip") => media_type::OCI_LAYER_GZIP,
-        _ => media_type::OCI_LAYER,
-    }
-}
-
 fn platform_folder(platform: &Platform) -> String {
     platform.to_string().replace('/', "_")
-}
-
-struct Counting<W, F> {
-    inner: W,
-    n_bytes: u64,
-    next: u64,
-    report: F,
-}
-
-impl<W: Write, F: Fn(u64)> Write for Counting<W, F> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n_written = self.inner.write(bytes)?;
-        self.n_bytes += n_written as u64;
-        if self.n_bytes >= self.next {
-            self.next = self.n_bytes + (1 << 22);
-            (self.report)(self.n_bytes);
-        }
-        Ok(n_written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use cache::{BuildStep, Store};
+use image::compress::Compression;
 use registry::Client;
 
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
     remote::{Shared, SharedState},
     run::Copies,
     run::keys::SshKeys,
+    ship::Compressing,
 };
 
 /// Where a secret comes from.
@@ -74,6 +76,8 @@ pub struct Session {
     pub pull: bool,
     /// No time in a layer is later than the source date epoch, where one is set.
     pub clamp_times: bool,
+    /// How an output of the build compresses layers: those that are only shipped are written so at once.
+    pub compression: Option<Compression>,
     /// The network of a RUN that does not ask for a certain one.
     pub default_network: DefaultNetwork,
     /// How many bytes of the output of a RUN are logged and shown. An error repeats the last lines in any case.
@@ -92,6 +96,7 @@ pub struct Session {
     /// What a build did so far; nothing if none began.
     done: Mutex<Option<Vec<BuildStep>>>,
     pub(crate) remote: RemoteLayers,
+    pub(crate) compressing: Compressing,
     pub(crate) fetches: Fetches,
     pub(crate) copies: Copies,
     runtime: OnceLock<tokio::runtime::Runtime>,
@@ -139,6 +144,7 @@ impl Session {
             n_jobs: crate::threads().max(2) * 4,
             pull: false,
             clamp_times: false,
+            compression: None,
             default_network: DefaultNetwork::default(),
             said: Mutex::new(BTreeSet::new()),
             build_id: new_build_id(),
@@ -150,6 +156,7 @@ impl Session {
             _at_end: AtEnd,
             about: None,
             remote: RemoteLayers::default(),
+            compressing: Compressing::default(),
             fetches: Fetches::default(),
             copies: Copies::default(),
             runtime: OnceLock::new(),

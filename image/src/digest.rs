@@ -1,11 +1,14 @@
 //! Identity of bytes: `sha256:` and 64 hexadecimal digits.
 
+mod beside;
+
 use std::{
     fmt,
     io::{self, Read, Write},
     str::FromStr,
 };
 
+pub use beside::HashingBeside;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
@@ -164,6 +167,11 @@ impl<T> Hashing<T> {
     /// Returns the number of bytes that passed so far.
     pub fn n_bytes(&self) -> u64 {
         self.n_bytes
+    }
+
+    /// Returns the wrapped value.
+    pub fn get_ref(&self) -> &T {
+        &self.inner
     }
 
     /// Returns the wrapped value, the digest, and the number of bytes that passed.

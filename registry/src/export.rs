@@ -7,7 +7,7 @@ use std::{
 
 use image::{
     Digest,
-    digest::Hashing,
+    digest::HashingBeside,
     document::{Descriptor, Index, Manifest},
 };
 
@@ -155,7 +155,7 @@ impl RawDocument {
 
 /// Reads a blob and fails at its end, or past it, if it is not the one of the descriptor.
 pub struct Verified<R> {
-    inner: Option<Hashing<R>>,
+    inner: Option<HashingBeside<R>>,
     expected: Digest,
     size: u64,
 }
@@ -164,7 +164,7 @@ impl<R: Read> Verified<R> {
     /// Wraps `reader`, which must yield the blob of `descriptor`.
     pub fn new(reader: R, descriptor: &Descriptor) -> Self {
         Self {
-            inner: Some(Hashing::new(reader)),
+            inner: Some(HashingBeside::new(reader)),
             expected: descriptor.digest,
             size: descriptor.size,
         }
@@ -185,7 +185,7 @@ impl<R: Read> Read for Verified<R> {
             && !buffer.is_empty()
             && let Some(inner) = self.inner.take()
         {
-            let (_, found, n_bytes) = inner.finish();
+            let (_, found, n_bytes) = inner.finish()?;
             if n_bytes != self.size {
                 return Err(invalid(format!(
                     "blob {} has {n_bytes} bytes instead of {}",

@@ -73,6 +73,36 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Sends one blob of `source` to the repository of `to`, ahead of the image that it is part of. If it is there, or can be mounted,
+    /// nothing is sent.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`push`](Self::push).
+    pub async fn push_blob(
+        &self,
+        to: &ImageRef,
+        blob: &Descriptor,
+        known: &KnownPlaces,
+        source: &dyn BlobSource,
+    ) -> Result<()> {
+        let host = self.destination(to);
+        let (export, progress) = (Export::default(), |_: &Descriptor, _: u64| {});
+        let push = Push {
+            host: &host,
+            to,
+            export: &export,
+            known,
+            source,
+            progress: &progress,
+            repository: repository(&host, to),
+        };
+        let _permit = host.permits.acquire().await.ok();
+        push.put_blob(blob).await
+    }
+}
+
 struct Push<'a> {
     host: &'a Host,
     to: &'a ImageRef,

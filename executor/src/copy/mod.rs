@@ -3,6 +3,7 @@
 //! Read in this order: [`gather`] finds what the sources name, [`place`] where it goes, [`archive`] what ADD unpacks,
 //! [`owner`] whose it becomes; here the files are hashed for the key and written into a layer.
 
+mod ahead;
 mod archive;
 mod gather;
 mod owner;
@@ -12,12 +13,13 @@ use std::io::{Read, Write};
 
 use cache::StoreOptions;
 use image::{
-    entry::{Kind, Time},
+    entry::{Entry, Kind, Time},
     layer::{IndexedTarWriter, LayerIndex},
 };
 use planner::plan::{CopyItem, CopyOp, MkdirOp};
 
 use self::{
+    ahead::Ahead,
     gather::{Match, Wanted},
     place::{Content, Owning, Placement},
 };
@@ -305,34 +307,57 @@ fn write_entries<W: Write>(
     mut spool: archive::Spool,
     out: W,
 ) -> Result<(W, LayerIndex), ExecutorError> {
+    let mut entries = placement.finish()?;
+    let wanted = entries.iter_mut().filter_map(|(entry, content)| ahead_of(entry, content));
+    let ahead = Ahead::new(trees, wanted.collect());
     let mut writer = IndexedTarWriter::new(out);
-    for (entry, content) in placement.finish()? {
-        let path = lossy(&entry.path);
-        let size = match entry.kind {
-            Kind::File { size } => size,
-            _ => 0,
-        };
-        let result = match content {
-            Content::Nothing => writer.append(entry, &mut std::io::empty()),
-            Content::Inline(bytes) => writer.append(entry, &mut bytes.as_slice()),
-            Content::File(..) if size == 0 => writer.append(entry, &mut std::io::empty()),
-            Content::File(tree_idx, from, content) => {
-                let file = trees[tree_idx].open(&from)?;
-                let written = writer.append(entry, &mut file.take(size));
-                // Under the key of this copy there must be what the key is made of.
-                if written.is_ok() && content.is_some_and(|it| writer.last_content() != Some(&it)) {
-                    return Err(ExecutorError::Changed { path: lossy(&from) });
+    ahead.write(|files| {
+        for (entry, content) in entries {
+            let path = lossy(&entry.path);
+            let size = match entry.kind {
+                Kind::File { size } => size,
+                _ => 0,
+            };
+            let result = match content {
+                Content::Nothing => writer.append(entry, &mut std::io::empty()),
+                Content::Inline(bytes) => writer.append(entry, &mut bytes.as_slice()),
+                Content::Ahead => match files.next()? {
+                    Some((bytes, content)) => writer.append_read(entry, &bytes, content),
+                    None => return Err(ExecutorError::NotFound { path }),
+                },
+                Content::File(..) if size == 0 => writer.append(entry, &mut std::io::empty()),
+                Content::File(tree_idx, from, content) => {
+                    let file = trees[tree_idx].open(&from)?;
+                    let written = writer.append(entry, &mut file.take(size));
+                    // Under the key of this copy there must be what the key is made of.
+                    let is_same = content.is_none_or(|it| writer.last_content() == Some(&it));
+                    if written.is_ok() && !is_same {
+                        return Err(ExecutorError::Changed { path: lossy(&from) });
+                    }
+                    written
                 }
-                written
-            }
-            Content::Spooled(offset, len) => {
-                let part = spool.part(offset, len);
-                let mut part =
-                    part.map_err(|source| ExecutorError::Read { path: path.clone(), source })?;
-                writer.append(entry, &mut part)
-            }
-        };
-        result.map_err(|source| ExecutorError::WriteLayer { path, source })?;
-    }
+                Content::Spooled(offset, len) => {
+                    let part = spool.part(offset, len);
+                    let mut part =
+                        part.map_err(|source| ExecutorError::Read { path: path.clone(), source })?;
+                    writer.append(entry, &mut part)
+                }
+            };
+            result.map_err(|source| ExecutorError::WriteLayer { path, source })?;
+        }
+        Ok(())
+    })?;
     Ok(writer.finish()?)
+}
+
+/// Takes a small file's path out of its content: it is read ahead.
+fn ahead_of(entry: &Entry, content: &mut Content) -> Option<ahead::Wanted> {
+    match (&entry.kind, &mut *content) {
+        (&Kind::File { size: size @ 1..=ahead::SMALL }, Content::File(tree_idx, path, digest)) => {
+            let (tree_idx, path, digest) = (*tree_idx, std::mem::take(path), *digest);
+            *content = Content::Ahead;
+            Some(ahead::Wanted { tree_idx, path, size, content: digest })
+        }
+        _ => None,
+    }
 }

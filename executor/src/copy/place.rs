@@ -23,6 +23,8 @@ pub(crate) enum Content {
     Inline(Vec<u8>),
     /// A file of one of the step's trees, at a real path, with the digest that is in the step's key.
     File(usize, Vec<u8>, Option<[u8; 32]>),
+    /// A small file that is read ahead, the next of those.
+    Ahead,
     /// A part of a file that was unpacked aside: offset and length.
     Spooled(u64, u64),
 }

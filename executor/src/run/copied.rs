@@ -15,6 +15,7 @@ use std::{
 };
 
 use cache::{Snapshot, StagedTree};
+use image::compress::Compression;
 use planner::plan::{MountOp, Op, RunOp, Sharing, Source, Step};
 use sandbox::{Access, Mount, Root, Source as MountSource, Spec};
 
@@ -85,7 +86,7 @@ impl Execution<'_> {
         check_exit(op, exit)?;
         remove_dir(&scratch)?;
         let options = cache::PackOptions { latest_mtime: self.latest(), ..Default::default() };
-        let made = self.write_layer(|mut out| {
+        let made = self.write_layer(Compression::Uncompressed, |mut out| {
             let index = cache::pack_changed(&tree, &before, view, &options, &mut out)?;
             Ok((out, index))
         })?;

@@ -82,7 +82,8 @@ impl Execution<'_> {
         let link_owners = std::mem::take(&mut ended.link_owners);
         check_exit(op, ended)?;
         let options = cache::PackOptions { latest_mtime: self.latest(), link_owners };
-        let index = cache::pack_upper(&staged.upper(), view.view(), &options, std::io::sink())?;
+        let out = Counted { store, n_bytes: 0 };
+        let index = cache::pack_upper(&staged.upper(), view.view(), &options, out)?;
         self.commit(staged, index)
     }
 
@@ -143,6 +144,28 @@ impl Execution<'_> {
             }
         }
         Ok(cache::tree::uncovered(trees))
+    }
+}
+
+/// Takes the tar of what a RUN changed, which nobody keeps; if that is much, the disk begins to write it meanwhile.
+struct Counted<'a> {
+    store: &'a cache::Store,
+    n_bytes: u64,
+}
+
+impl std::io::Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        const MUCH: u64 = 8 << 20;
+        let n_before = self.n_bytes;
+        self.n_bytes += bytes.len() as u64;
+        if n_before < MUCH && self.n_bytes >= MUCH {
+            self.store.write_back();
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
 
 use cache::StepRecord;
-use image::DiffId;
+use image::{DiffId, compress::Compression};
 use planner::plan::{CopyItem, CopyOp, MountOp, Sharing, Source, Step};
 use sandbox::{Access, Mount, Source as MountSource, Spec};
 
@@ -195,7 +195,7 @@ impl Execution<'_> {
             Some(record) => record.layer,
             None => {
                 let begun = std::time::Instant::now();
-                let made = self.write_layer(|out| {
+                let made = self.write_layer(Compression::Uncompressed, |out| {
                     let how = (self.times(), self.session.store.options());
                     copy::write_copy(&op, &gathered, &trees, &Tree::Empty, how, out)
                 })?;

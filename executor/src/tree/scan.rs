@@ -281,3 +281,71 @@ pub(super) fn hash(folder: &Folder, root: &[u8], found: &mut [Found]) -> Result<
         result
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// The same by one thread, folder by folder.
+    fn by_one(folder: &Folder, at: &[u8], found: &mut Vec<Vec<u8>>) {
+        for (name, node) in folder.children(at).expect("it can be listed") {
+            let path = join(at, &name);
+            found.push(path.clone());
+            if node.is_dir() {
+                by_one(folder, &path, found);
+            }
+        }
+    }
+
+    #[test]
+    fn all_threads_find_what_one_finds_in_the_same_order() {
+        let home = tempfile::tempdir().expect("a folder");
+        for nth in 0..60 {
+            let path = home.path().join(format!("{}/{}-x/{nth}", nth % 4, nth % 20));
+            fs::create_dir_all(&path).expect("made");
+            for name in ["a", "b.log", "keep.log", "sub"] {
+                fs::write(path.join(name), name).expect("written");
+            }
+            fs::create_dir(path.join("empty")).expect("made");
+        }
+        for patterns in [
+            &[][..],
+            &["**/*.log", "!**/keep.log"],
+            &["1", "!1/*-x/*/a", "2/4-x"],
+            &["*", "!3/**/keep.log"],
+            &["**/empty", "0/**"],
+        ] {
+            let patterns = patterns.iter().map(|it| (*it).to_owned()).collect();
+            let folder = Folder::open_root(home.path(), patterns, None).expect("a folder");
+            let all = |_: &[u8], _| Choice { keep: true, enter: true };
+            for root in [&b""[..], b"1", b"3/3-x"] {
+                let mut expected = Vec::new();
+                by_one(&folder, root, &mut expected);
+                let found = scan(&folder, root, &all).expect("it can be walked");
+                let found: Vec<_> = found.iter().map(|it| join(root, &it.path)).collect();
+                assert_eq!(found, expected, "{root:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_not_kept_comes_along_with_what_is_in_it() {
+        let home = tempfile::tempdir().expect("a folder");
+        for path in ["a/b/c", "a/d", "e/f", "g"] {
+            let path = home.path().join(path);
+            fs::create_dir_all(path.parent().expect("one above")).expect("made");
+            fs::write(path, "").expect("written");
+        }
+        let folder = Folder::open_root(home.path(), Vec::new(), None).expect("a folder");
+        let found = |choose: Choose<'_>| -> Vec<String> {
+            let found = scan(&folder, b"", choose).expect("it can be walked");
+            found.iter().map(|it| String::from_utf8_lossy(&it.path).into_owned()).collect()
+        };
+        let only_c = |path: &[u8], _| Choice { keep: path == b"a/b/c", enter: true };
+        assert_eq!(found(&only_c), ["a", "a/b", "a/b/c"]);
+        let not_a = |path: &[u8], _| Choice { keep: path != b"a", enter: path != b"a" };
+        assert_eq!(found(&not_a), ["e", "e/f", "g"]);
+    }
+}

@@ -10,7 +10,7 @@ use std::{
 use super::{Limits, Mode, Record, TarReader, TarWriter};
 use crate::{
     DiffId,
-    digest::Hashing,
+    digest::{Hashing, HashingBeside},
     entry::{Entry, Kind},
     error::{LayerError, lossy},
     view::Order,
@@ -104,14 +104,14 @@ impl LayerIndex {
 /// Writes a layer and its index in one pass: each file is read once, for the tar, its digest, and the content's hash.
 #[derive(Debug)]
 pub struct IndexedTarWriter<W> {
-    inner: TarWriter<Hashing<W>>,
+    inner: TarWriter<HashingBeside<W>>,
     changes: Vec<Change>,
 }
 
 impl<W: Write> IndexedTarWriter<W> {
     /// Starts a layer.
     pub fn new(out: W) -> Self {
-        Self { inner: TarWriter::new(Hashing::new(out)), changes: Vec::new() }
+        Self { inner: TarWriter::new(HashingBeside::new(out)), changes: Vec::new() }
     }
 
     /// Returns the number of bytes written so far.
@@ -134,6 +134,23 @@ impl<W: Write> IndexedTarWriter<W> {
         let offset = self.inner.append_observed(&entry, data, observe)?;
         let content = hasher.map(|it| it.finalize().into());
         self.changes.push(Change::Entry { entry, content, offset });
+        Ok(())
+    }
+
+    /// Writes a file that was read before, with the BLAKE3 hash of its content.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`TarWriter::append`].
+    pub fn append_read(
+        &mut self,
+        entry: Entry,
+        data: &[u8],
+        content: [u8; 32],
+    ) -> Result<(), LayerError> {
+        let mut data = data;
+        let offset = self.inner.append(&entry, &mut data)?;
+        self.changes.push(Change::Entry { entry, content: Some(content), offset });
         Ok(())
     }
 
@@ -173,7 +190,8 @@ impl<W: Write> IndexedTarWriter<W> {
     ///
     /// [`LayerError::Write`].
     pub fn finish(self) -> Result<(W, LayerIndex), LayerError> {
-        let (out, digest, tar_size) = self.inner.finish()?.finish();
+        let finished = self.inner.finish()?.finish();
+        let (out, digest, tar_size) = finished.map_err(|source| LayerError::Write { source })?;
         Ok((out, LayerIndex::new(DiffId(digest), tar_size, self.changes)))
     }
 }

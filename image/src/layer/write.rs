@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// How much is handed to the output at once, at most: headers and small files go together.
-const BUFFER: usize = 128 * 1024;
+const BUFFER: usize = 256 * 1024;
 
 /// Writes entries as a tar.
 ///
@@ -36,7 +36,7 @@ pub struct TarWriter<W> {
     out: W,
     /// Bytes handed to `out` so far.
     offset: u64,
-    /// The header of the current entry, and what follows.
+    /// What was not yet handed on: many small entries go together.
     buffer: Vec<u8>,
     /// Names of whiteouts are names like others.
     plain: bool,
@@ -53,9 +53,9 @@ impl<W: Write> TarWriter<W> {
         Self { plain: true, ..Self::new(out) }
     }
 
-    /// Returns the number of bytes written so far.
+    /// Returns the number of bytes written so far, those included that were not yet handed to the output.
     pub fn offset(&self) -> u64 {
-        self.offset
+        self.offset + self.buffer.len() as u64
     }
 
     /// Writes one entry, and for a file as many bytes of `data` as the entry says. Returns the offset of the content in the tar.
@@ -80,11 +80,11 @@ impl<W: Write> TarWriter<W> {
             return Err(LayerError::entry(&entry.path, problem));
         }
         self.put_headers(entry);
-        let content_offset = self.offset + self.buffer.len() as u64;
-        match entry.kind {
-            Kind::File { size } => self.put_content(entry, size, data, observe)?,
-            _ => self.flush_buffer()?,
+        let content_offset = self.offset();
+        if let Kind::File { size } = entry.kind {
+            self.put_content(entry, size, data, observe)?;
         }
+        self.flush_full_buffer()?;
         Ok(content_offset)
     }
 
@@ -116,7 +116,7 @@ impl<W: Write> TarWriter<W> {
     ///
     /// [`LayerError::Write`].
     pub fn finish(mut self) -> Result<W, LayerError> {
-        self.buffer.resize(2 * BLOCK, 0);
+        self.buffer.resize(self.buffer.len() + 2 * BLOCK, 0);
         self.flush_buffer()?;
         Ok(self.out)
     }
@@ -135,7 +135,7 @@ impl<W: Write> TarWriter<W> {
             return Err(LayerError::entry(path, problem));
         }
         self.put_headers(&entry);
-        self.flush_buffer()
+        self.flush_full_buffer()
     }
 
     /// Says what keeps an entry from being written.
@@ -171,7 +171,6 @@ impl<W: Write> TarWriter<W> {
 
     /// Puts the PAX header, if one is needed, and the header into the buffer.
     fn put_headers(&mut self, entry: &Entry) {
-        self.buffer.clear();
         let mut name = entry.path.clone();
         if entry.kind == Kind::Directory {
             name.extend_from_slice(if name.is_empty() { b"./" } else { b"/" });
@@ -230,12 +229,16 @@ impl<W: Write> TarWriter<W> {
             }
         }
         self.pad(size);
-        self.flush_buffer()
+        Ok(())
     }
 
     fn pad(&mut self, size: u64) {
         let len = self.buffer.len() + header::padding(size);
         self.buffer.resize(len, 0);
+    }
+
+    fn flush_full_buffer(&mut self) -> Result<(), LayerError> {
+        if self.buffer.len() < BUFFER { Ok(()) } else { self.flush_buffer() }
     }
 
     fn flush_buffer(&mut self) -> Result<(), LayerError> {

@@ -193,6 +193,7 @@ fn session(job: &Job, globals: &Globals, listener: Listener) -> Result<Session> 
     let mut session = Session::new(store, client);
     session.listener = listener;
     session.pull = job.pull;
+    session.compression = outputs::compression(job)?;
     session.clamp_times =
         job.reproducible || job.outputs.iter().any(|it| it.rewrite_timestamp == Some(true));
     session.default_network = match (job.is_isolated, config.build.network) {

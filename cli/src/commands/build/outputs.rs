@@ -91,10 +91,25 @@ fn image_output(
         compression: options.compression.or(Some(compress::Compression::GZIP)),
         ..options.clone()
     };
-    let export = session.export(images, &options).map_err(failed)?;
-    session.push(&export, names).map_err(failed)?;
+    session.export_and_push(images, &options, names).map_err(failed)?;
     let record = session.keep(images, names, &options).map_err(failed)?;
     Ok(record.target)
+}
+
+/// How the layers of the first output that compresses them come out.
+pub(crate) fn compression(job: &Job) -> Result<Option<compress::Compression>> {
+    for output in &job.outputs {
+        let is_pushed = matches!(output.kind, OutputKind::Image) && output.push;
+        let default = is_pushed.then_some(compress::Compression::GZIP);
+        let found = match output.kind {
+            OutputKind::Local | OutputKind::Tar => None,
+            _ => options(job, output)?.compression.or(default),
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }
 
 fn options(job: &Job, output: &Output) -> Result<ExportOptions> {
