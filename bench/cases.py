@@ -96,5 +96,7 @@ def limit_command(case, folder, d, tar, compress):
     """The shell command of a case's limit, in `folder`, which is emptied."""
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
-    text = LIMITS[case.limit].replace("COMPRESS", compress or "false").replace("IN.tar", tar).replace("IN", d).replace("OUT", folder + "/out")
+    text = LIMITS[case.limit]
+    for name, value in (("COMPRESS", compress or "false"), ("IN.tar", tar or ""), ("IN", d), ("OUT", folder + "/out")):
+        text = text.replace(name, value)
     return ["sh", "-c", text] if case.limit != "fork+exec" else [text]

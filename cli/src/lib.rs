@@ -39,6 +39,9 @@ use exit::Exit;
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     exit::report_panics();
+    // The allocator asks for huge pages, of which a short program fills a corner each: they double what it holds. Commands of
+    // containers have them again, see `sandbox`.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let args: Vec<OsString> = std::env::args_os().collect();
     // A panic has been reported by the hook; here it only gets its status.
     std::panic::catch_unwind(AssertUnwindSafe(|| run(&args))).unwrap_or(Exit::Bug).into()

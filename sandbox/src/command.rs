@@ -28,6 +28,8 @@ pub(crate) fn become_command(
         Ok(()) | Err(Errno::NOSYS | Errno::DQUOT | Errno::PERM | Errno::ACCESS) => {}
         Err(errno) => return Err(errno).at(Step::Start),
     }
+    // kiln does without them, for itself only.
+    let _ = rustix::thread::disable_transparent_huge_pages(false);
     for (index, (resource, soft, hard)) in process.limits.iter().enumerate() {
         sys::set_limit(*resource, *soft, *hard).at_index(Step::Limit, index)?;
     }

@@ -50,6 +50,12 @@ struct Seen {
     is_new: bool,
 }
 
+/// The one attribute that a copy keeps.
+const CAPABILITY: &str = "security.capability";
+
+/// More than the kernel gives it.
+const MAX_CAPABILITY: usize = 256;
+
 const STAMP_WANTED: StatxFlags = StatxFlags::BASIC_STATS;
 
 /// Files changed less than this before a scan are not remembered: a clock tick could hide another change.
@@ -119,8 +125,7 @@ impl Folder {
 
     /// Hashes what [`list`](Self::list) found, all that is not known from an earlier build.
     pub(super) fn hash(&self, root: &[u8], found: &mut [Found]) -> Result<(), ExecutorError> {
-        let is_known = found.iter().all(|it| !it.node.is_file() || it.node.content.is_some());
-        if is_known {
+        if !found.iter().any(|it| it.node.is_unknown_file()) {
             return Ok(());
         }
         let all: Vec<(Vec<u8>, Known)> =
@@ -143,7 +148,7 @@ impl Folder {
             Err(source) => return Err(self.read_error(path, source)),
         };
         let known = || self.cache.file(path);
-        let Some(node) = self.node(&parent, name, path, known)? else { return Ok(None) };
+        let Some(node) = self.node(&parent, name, path, true, known)? else { return Ok(None) };
         Ok(self.is_visible(path, &node)?.then_some(node))
     }
 
@@ -170,7 +175,30 @@ impl Folder {
 
     /// The digest of a file that is not known from an earlier build.
     pub(super) fn content(&self, path: &[u8], node: &Node) -> Result<[u8; 32], ExecutorError> {
+        self.read(path, &node.xattrs).map(|(content, _)| content)
+    }
+
+    /// Digest and attributes of a file that [`list`](Self::list) found and that is not known from an earlier build.
+    pub(super) fn read_new(&self, path: &[u8], node: &mut Node) -> Result<(), ExecutorError> {
+        let (content, xattrs) = self.read(path, &BTreeMap::new())?;
+        (node.content, node.xattrs) = (Some(content), xattrs);
+        Ok(())
+    }
+
+    /// Digest and attributes of a file; those that are given, if any are.
+    fn read(
+        &self,
+        path: &[u8],
+        known: &BTreeMap<Vec<u8>, Vec<u8>>,
+    ) -> Result<([u8; 32], BTreeMap<Vec<u8>, Vec<u8>>), ExecutorError> {
         let mut file = self.open(path)?;
+        let mut value = [0_u8; MAX_CAPABILITY];
+        let xattrs = match rustix::fs::fgetxattr(&file, CAPABILITY, &mut value[..]) {
+            Ok(len) if known.is_empty() => {
+                BTreeMap::from([(CAPABILITY.into(), value[..len].to_vec())])
+            }
+            _ => known.clone(),
+        };
         // The time of what is read, not of what was seen earlier.
         let status = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, STAMP_WANTED)
             .map_err(|source| self.read_error(path, source))?;
@@ -178,11 +206,11 @@ impl Folder {
         let content = hash_file(&mut file)
             .map_err(|source| ExecutorError::Read { path: lossy(path), source })?;
         if let Ok(mut seen) = self.seen.lock() {
-            let has_capability = !node.xattrs.is_empty();
+            let has_capability = !xattrs.is_empty();
             seen.files.push((path.to_vec(), Known { stamp, content, has_capability }));
             seen.is_new = true;
         }
-        Ok(content)
+        Ok((content, xattrs))
     }
 
     pub(super) fn open(&self, path: &[u8]) -> Result<File, ExecutorError> {
@@ -232,7 +260,7 @@ impl Folder {
             }
             // A file that vanished since is no error: it is not there.
             let known = || self.cache.file(&join(path, name));
-            if let Some(node) = self.node(&fd, name, &join(path, name), known)?
+            if let Some(node) = self.node(&fd, name, &join(path, name), true, known)?
                 && !each(name.to_vec(), node)
             {
                 break;
@@ -241,12 +269,13 @@ impl Folder {
         Ok(())
     }
 
-    /// Looks at `name` in the folder `parent`. `known` says what is known of `path`, which is its path below the root.
+    /// Looks at `name` in the folder `parent`. A file that is not known has its attributes only if they are asked for. `known` says what is known of `path`, which is its path below the root.
     pub(super) fn node<'a>(
         &self,
         parent: &OwnedFd,
         name: impl rustix::path::Arg + Copy + 'a,
         path: &[u8],
+        with_xattrs: bool,
         known: impl FnOnce() -> Option<Known>,
     ) -> Result<Option<Node>, ExecutorError> {
         let status = match rustix::fs::statx(parent, name, AtFlags::SYMLINK_NOFOLLOW, STAMP_WANTED)
@@ -279,7 +308,8 @@ impl Folder {
         let known = stamp.and_then(|stamp| known().filter(|it| it.stamp == stamp));
         let xattrs = match known {
             Some(Known { has_capability: false, .. }) => BTreeMap::new(),
-            _ if is_file => xattrs(parent, super::last_name(path)),
+            Some(_) => xattrs(parent, super::last_name(path)),
+            None if is_file && with_xattrs => xattrs(parent, super::last_name(path)),
             _ => BTreeMap::new(),
         };
         Ok(Some(Node {
@@ -322,12 +352,11 @@ impl Folder {
 
 /// The attributes of a file that a copy keeps. By way of the open folder: its path may lead elsewhere by now.
 fn xattrs(folder: &OwnedFd, name: &[u8]) -> BTreeMap<Vec<u8>, Vec<u8>> {
-    const KEPT: &[u8] = b"security.capability";
     let mut full = format!("/proc/self/fd/{}/", folder.as_raw_fd()).into_bytes();
     full.extend_from_slice(name);
-    let mut value = [0_u8; 256];
-    match rustix::fs::lgetxattr(full.as_slice(), KEPT, &mut value[..]) {
-        Ok(len) => BTreeMap::from([(KEPT.to_vec(), value[..len].to_vec())]),
+    let mut value = [0_u8; MAX_CAPABILITY];
+    match rustix::fs::lgetxattr(full.as_slice(), CAPABILITY, &mut value[..]) {
+        Ok(len) => BTreeMap::from([(CAPABILITY.into(), value[..len].to_vec())]),
         Err(_) => BTreeMap::new(),
     }
 }

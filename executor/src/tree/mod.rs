@@ -79,6 +79,11 @@ impl Node {
         matches!(self.kind, Kind::File { .. })
     }
 
+    /// Whether it is a file on disk that has to be read for its digest. A socket, which becomes an empty file, is not.
+    fn is_unknown_file(&self) -> bool {
+        self.stamp.is_some() && self.content.is_none()
+    }
+
     /// What is to be remembered of a file.
     fn known(&self) -> Option<stat_cache::Known> {
         let has_capability = !self.xattrs.is_empty();

@@ -160,7 +160,7 @@ impl<'env> Scan<'env> {
             }
             let known = || known.next(name.to_bytes());
             // A file that vanished since is no error: it is not there.
-            let Some(node) = self.folder.node(&fd, name, &full, known)? else { continue };
+            let Some(node) = self.folder.node(&fd, name, &full, false, known)? else { continue };
             let is_folder = node.is_dir();
             if !is_visible && !is_folder {
                 continue;
@@ -256,7 +256,7 @@ impl Listing {
 /// Hashes the files of which the digest is not known, on all processors.
 pub(super) fn hash(folder: &Folder, root: &[u8], found: &mut [Found]) -> Result<(), ExecutorError> {
     let mut unknown: Vec<&mut Found> =
-        found.iter_mut().filter(|it| it.node.is_file() && it.node.content.is_none()).collect();
+        found.iter_mut().filter(|it| it.node.is_unknown_file()).collect();
     let n_threads = if unknown.len() < 64 { 1 } else { threads() };
     let chunks = Mutex::new(unknown.chunks_mut(32));
     let work = || -> Result<(), ExecutorError> {
@@ -264,7 +264,7 @@ pub(super) fn hash(folder: &Folder, root: &[u8], found: &mut [Found]) -> Result<
             let chunk = chunks.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some(chunk) = chunk else { return Ok(()) };
             for it in chunk {
-                it.node.content = Some(folder.content(&join(root, &it.path), &it.node)?);
+                folder.read_new(&join(root, &it.path), &mut it.node)?;
             }
         }
     };
@@ -327,6 +327,31 @@ mod tests {
                 let found: Vec<_> = found.iter().map(|it| join(root, &it.path)).collect();
                 assert_eq!(found, expected, "{root:?}");
             }
+        }
+    }
+
+    #[test]
+    fn files_have_their_digests_and_a_socket_is_never_opened() {
+        let home = tempfile::tempdir().expect("a folder");
+        for nth in 0..200 {
+            fs::write(home.path().join(format!("{nth}")), format!("{nth}")).expect("written");
+        }
+        fs::write(home.path().join("empty"), "").expect("written");
+        let _socket =
+            std::os::unix::net::UnixListener::bind(home.path().join("socket")).expect("bound");
+        let folder = Folder::open_root(home.path(), Vec::new(), None).expect("a folder");
+        let all = |_: &[u8], _| Choice { keep: true, enter: true };
+        let mut found = scan(&folder, b"", &all).expect("it can be walked");
+        hash(&folder, b"", &mut found).expect("all can be read");
+        assert_eq!(found.len(), 202);
+        for it in found {
+            let name = String::from_utf8_lossy(&it.path).into_owned();
+            let expected = match name.as_str() {
+                "socket" => None,
+                "empty" => Some(*blake3::hash(b"").as_bytes()),
+                text => Some(*blake3::hash(text.as_bytes()).as_bytes()),
+            };
+            assert_eq!(it.node.content, expected, "{name}");
         }
     }
 
