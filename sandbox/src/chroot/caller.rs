@@ -88,6 +88,11 @@ impl Caller {
         if !self.by_file {
             return notify::write_memory(tid, address, bytes);
         }
+        self.overwrite(tid, address, bytes)
+    }
+
+    /// The same for memory that the process itself cannot write, such as its constants.
+    pub(super) fn overwrite(&self, tid: u32, address: u64, bytes: &[u8]) -> Result<()> {
         let write = || {
             let memory = OpenOptions::new().write(true).open(format!("/proc/{tid}/mem"))?;
             memory.write_all_at(bytes, address)

@@ -24,7 +24,7 @@ use crate::seccomp::{self, Ask};
 use crate::sys::notify::{self, FileStatus, Notification, Reply};
 
 /// The calls that are asked about, where their path is, and what is done.
-const CALLS: [(&str, Call); 16] = [
+const CALLS: [(&str, Call); 17] = [
     ("open", Call { path: 0, what: What::Open(1) }),
     ("openat", Call { path: 1, what: What::Open(2) }),
     ("openat2", Call { path: 1, what: What::OpenHow }),
@@ -41,6 +41,7 @@ const CALLS: [(&str, Call); 16] = [
     ("lgetxattr", Call { path: 0, what: What::Attributes }),
     ("listxattr", Call { path: 0, what: What::Attributes }),
     ("llistxattr", Call { path: 0, what: What::Attributes }),
+    ("execve", Call { path: 0, what: What::Execute }),
 ];
 
 /// Where the arguments of a call are.
@@ -67,6 +68,9 @@ enum What {
     Access(usize),
     /// Of which there are none.
     Attributes,
+    /// `/proc/self/exe`, as busybox does it: the real path takes its place in the memory of the caller, if it is no longer. Nobody
+    /// but the kernel can execute for a process.
+    Execute,
 }
 
 /// What of `/proc` is shown to nobody: what containers mask, and what only root of the machine is to read.
@@ -180,6 +184,7 @@ impl Server {
     ) -> Result<Option<Reply>> {
         let proceed = Ok(Some(Reply::Continue));
         let Some(path) = caller.path(asked.tid, asked.args[call.path]) else { return proceed };
+        let n_given = path.len() + 1;
         let Some(path) = below_proc(&path) else { return proceed };
         // From here on as who asks; if that cannot be had, the kernel shows the copies.
         let Some(threads) = caller.become_caller(asked.tid) else { return proceed };
@@ -221,6 +226,14 @@ impl Server {
                 Ok(Some(Reply::Value(0)))
             }
             What::Attributes => Err(Errno::NOTSUP),
+            What::Execute => {
+                let mut target = self.read_link(&path, caller.root(asked.tid))?;
+                target.push(0);
+                if target.starts_with(b"/") && target.len() <= n_given {
+                    caller.overwrite(asked.tid, asked.args[call.path], &target)?;
+                }
+                proceed
+            }
         }
     }
 
