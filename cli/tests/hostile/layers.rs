@@ -217,8 +217,8 @@ fn lies(canary: &Path) -> Vec<Case> {
     let secret = format!("{}/secret", canary.display());
     let tar = Tar::new;
     let one = |name, tar: Vec<u8>| case(name, vec![tar]);
-    let blob = |name, blob: Vec<u8>, media_type| {
-        let diff_id = Digest::of(b"something").to_string();
+    let blob = |name: &'static str, blob: Vec<u8>, media_type| {
+        let diff_id = Digest::of(name.as_bytes()).to_string();
         Case { name, layers: vec![Layer::raw(blob, media_type, diff_id)], trips: false }
     };
     let hidden = tar().file(&secret, "x").end();
@@ -661,7 +661,9 @@ fn outcome(lab: &Lab, case: &Case) -> String {
         let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
     }
     let outputs = ["-o", "type=local,dest=out", "-o", "type=tar,dest=out.tar"];
-    let built = lab.run(&[&["build", "--progress", "plain"], &outputs[..], &["context"]].concat());
+    let built = lab.run(
+        &[&["build", "--jobs", "1", "--progress", "plain"], &outputs[..], &["context"]].concat(),
+    );
     if built.status != Some(0) {
         return format!("build: {}", built.error());
     }

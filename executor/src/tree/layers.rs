@@ -133,15 +133,17 @@ impl Layers {
     }
 }
 
-/// Opens a file of an unpacked layer; no link is followed on the way.
+/// Opens a file of an unpacked layer. Links on the way are those of the layer, which led to the file's place when it was
+/// unpacked, and lead nowhere else than inside of it.
 fn open_beneath(folder: &Path, path: &[u8]) -> io::Result<File> {
     let root = rustix::fs::open(
         folder,
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let flags = flags | OFlags::NOFOLLOW;
     Ok(File::from(rustix::fs::openat2(
         &root,
         OsStr::from_bytes(path),
