@@ -50,6 +50,9 @@ struct Seen {
     is_new: bool,
 }
 
+/// Extended attributes by name.
+type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// The one attribute that a copy keeps.
 const CAPABILITY: &str = "security.capability";
 
@@ -180,17 +183,13 @@ impl Folder {
 
     /// Digest and attributes of a file that [`list`](Self::list) found and that is not known from an earlier build.
     pub(super) fn read_new(&self, path: &[u8], node: &mut Node) -> Result<(), ExecutorError> {
-        let (content, xattrs) = self.read(path, &BTreeMap::new())?;
+        let (content, xattrs) = self.read(path, &Xattrs::new())?;
         (node.content, node.xattrs) = (Some(content), xattrs);
         Ok(())
     }
 
     /// Digest and attributes of a file; those that are given, if any are.
-    fn read(
-        &self,
-        path: &[u8],
-        known: &BTreeMap<Vec<u8>, Vec<u8>>,
-    ) -> Result<([u8; 32], BTreeMap<Vec<u8>, Vec<u8>>), ExecutorError> {
+    fn read(&self, path: &[u8], known: &Xattrs) -> Result<([u8; 32], Xattrs), ExecutorError> {
         let mut file = self.open(path)?;
         let mut value = [0_u8; MAX_CAPABILITY];
         let xattrs = match rustix::fs::fgetxattr(&file, CAPABILITY, &mut value[..]) {
@@ -351,7 +350,7 @@ impl Folder {
 }
 
 /// The attributes of a file that a copy keeps. By way of the open folder: its path may lead elsewhere by now.
-fn xattrs(folder: &OwnedFd, name: &[u8]) -> BTreeMap<Vec<u8>, Vec<u8>> {
+fn xattrs(folder: &OwnedFd, name: &[u8]) -> Xattrs {
     let mut full = format!("/proc/self/fd/{}/", folder.as_raw_fd()).into_bytes();
     full.extend_from_slice(name);
     let mut value = [0_u8; MAX_CAPABILITY];
