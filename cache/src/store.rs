@@ -347,6 +347,12 @@ fn initialise(root: &Path, id: &str) -> Result<(), StoreError> {
         return Err(StoreError::NotAStore { path: root.to_owned() });
     }
     fs::create_dir_all(root).at("create", root)?;
+    // One after the other: whoever is done may clean up, and does not know the files of the others.
+    let folder = File::open(root).at("open", root)?;
+    folder.lock().at("lock", root)?;
+    if is_initialised(root)? {
+        return Ok(());
+    }
     // Unpacked layers hold set-user-id programs and other users' files: nobody else may get at them.
     fs::set_permissions(root, fs::Permissions::from_mode(0o700)).at("set the mode of", root)?;
     for folder in FOLDERS {

@@ -51,7 +51,7 @@ pub struct Job {
     pub is_isolated: bool,
     /// `--pull`: ask the registry for base images that are in the store.
     pub pull: bool,
-    /// `--reproducible`: times in layers are set to the source date epoch.
+    /// `--reproducible`, or an epoch in the environment: no time in layers made here is later than the source date epoch.
     pub reproducible: bool,
     /// How many steps run at once.
     pub jobs: Option<NonZeroUsize>,
@@ -115,6 +115,9 @@ pub fn prepare(args: BuildArgs, env: impl Fn(&str) -> Option<String>) -> Result<
         source_date_epoch: epoch,
     };
     let outputs = outputs(args.outputs, args.load, args.push, io::stdout().is_terminal())?;
+    // The epoch of the environment is enough, unless an output wants the times as they are.
+    let keeps_times = outputs.iter().any(|it| it.rewrite_timestamp == Some(false));
+    let reproducible = args.reproducible || (epoch.is_some() && !keeps_times);
     if outputs.iter().any(|it| it.push)
         && names.is_empty()
         && outputs.iter().all(|it| it.names.is_empty())
@@ -150,7 +153,7 @@ pub fn prepare(args: BuildArgs, env: impl Fn(&str) -> Option<String>) -> Result<
         log_limit: log_limit(&env)?,
         is_isolated,
         pull: args.pull,
-        reproducible: args.reproducible,
+        reproducible,
         jobs: args.jobs,
         progress: progress(args.progress, args.quiet, &env)?,
         quiet: args.quiet,
