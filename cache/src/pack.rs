@@ -239,8 +239,10 @@ impl<W: Write> Packer<'_, W> {
             content = Some(file.into());
         }
         // Nearly all files have none, and of one that is open the kernel says so at once.
-        let has_none = |file: &File| matches!(flistxattr(file, &mut [0_u8; 0][..]), Ok(0));
-        let xattrs = match content.as_ref().is_some_and(has_none) {
+        let buffer = self.xattr_buffer.as_mut_slice();
+        let has_none =
+            content.as_ref().is_some_and(|file| matches!(flistxattr(file, buffer), Ok(0)));
+        let xattrs = match has_none {
             true => BTreeMap::new(),
             false => self.xattrs(&folder, &name, &path)?,
         };

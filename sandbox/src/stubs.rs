@@ -151,7 +151,7 @@ fn copy_metadata(from: BorrowedFd<'_>, to: BorrowedFd<'_>, path: &std::ffi::CStr
 }
 
 fn copy_xattrs(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
-    let n_bytes = match rustix::fs::flistxattr(from, &mut [0_u8; 0]) {
+    let n_bytes = match rustix::fs::flistxattr_query(from) {
         Ok(0) | Err(Errno::NOTSUP) => return Ok(()),
         Ok(n_bytes) => n_bytes,
         Err(errno) => return Err(errno),
@@ -162,7 +162,7 @@ fn copy_xattrs(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
         if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
             continue;
         }
-        let n_bytes = rustix::fs::fgetxattr(from, name, &mut [0_u8; 0])?;
+        let n_bytes = rustix::fs::fgetxattr_query(from, name)?;
         let mut value = vec![0; n_bytes];
         let n_bytes = rustix::fs::fgetxattr(from, name, value.as_mut_slice())?;
         match rustix::fs::fsetxattr(to, name, &value[..n_bytes], rustix::fs::XattrFlags::empty()) {

@@ -359,7 +359,7 @@ fn why_helper_fails(helper: &Path) -> Option<String> {
     }
     let metadata = std::fs::metadata(helper).ok()?;
     let has_capabilities =
-        rustix::fs::getxattr(helper, "security.capability", &mut [0_u8; 0]).is_ok_and(|it| it > 0);
+        rustix::fs::getxattr_query(helper, "security.capability").is_ok_and(|it| it > 0);
     let is_setuid = metadata.mode() & 0o4000 != 0 && metadata.uid() == 0;
     (!is_setuid && !has_capabilities).then(|| {
         format!(
