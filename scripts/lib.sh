@@ -68,7 +68,9 @@ processes_left() { # processes that this script's commands started (servers apar
     grep -lszE "^KILN_SCRIPT_RUN=.*$WORK( |$)" /proc/[0-9]*/environ || true
     grep -lsE "^[0-9]+ [0-9]+ [^ ]+ [^ ]+ / .*$WORK/" /proc/[0-9]*/mountinfo || true
   } | cut -d/ -f3 | sort -un | while read -r p; do
-    [ ! -e "/proc/$p" ] || printf '%s %s\n' "$p" "$(tr '\0' ' ' 2>/dev/null <"/proc/$p/cmdline" || true)"
+    # This pipe's own commands may have just ended.
+    grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$p/status" || continue
+    printf '%s %s\n' "$p" "$(tr '\0' ' ' 2>/dev/null <"/proc/$p/cmdline" || true)"
   done
 }
 
@@ -78,7 +80,7 @@ finish() {
   set +e
   for m in "${AT_END[@]}"; do eval "$m"; done
   tac "$WORK/pids" | while read -r _ label; do stop "$label"; done
-  processes_left | while read -r pid _; do kill -9 "$pid"; done
+  processes_left | while read -r pid _; do kill -9 "$pid" 2>/dev/null; done
   for m in $(mounts_below "$WORK"); do umount -l "$m"; done
   if [ "$status" != 0 ] && [ -n "${KEEP_WORK:-}" ]; then echo "$NAME: kept $WORK" >&2; exit "$status"; fi
   # Empty groups and folders that docker, podman and buildah do not take away.
