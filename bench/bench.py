@@ -18,11 +18,11 @@ Called by bench/run, which starts the registry and dockerd. What is measured:
   whole process tree; for docker the client's and the daemon's trees together. Processes of RUN are part of every tree. Bytes
   written: what reached the disk until all of it was synced, by whomever.
 """
-import argparse, json, os, shutil, statistics, subprocess, sys, time
+import argparse, os, shutil, statistics, subprocess, sys, time
 
 from cases import CASES, change_one, limit_command
 from measure import Disk, machine, run
-from show import bars, megabytes, seconds, table
+from show import bars, keep, megabytes, seconds, table
 from tools import TOOLS
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -174,16 +174,8 @@ def main():
     print("\nbounds")
     for holds, text in verdicts:
         print(f"  {'ok  ' if holds else 'FAIL'}  {text}")
-    out = f"{HERE}/results/{results['date'][:19].replace(':', '')}-{commit}"
-    os.makedirs(os.path.dirname(out), exist_ok=True)
-    with open(out + ".json", "w") as f:
-        json.dump(results, f, indent=1)
-        f.write("\n")
-    m = results["machine"]
-    with open(out + ".md", "w") as f:
-        f.write(f"# bench/run, {results['date'][:10]}, commit {commit}\n\n{m['processor']}, {m['cores']} cores, {m['memory_bytes'] / 2 ** 30:.0f} GiB, "
-                f"Linux {m['kernel']}, {m['file_system']}. " + ", ".join(results["versions"].values()) + f". Took {(time.time() - begun) / 60:.0f} minutes.\n\n")
-        f.write("\n".join(text for _, text in shown) + "\n## Bounds\n\n" + "".join(f"- {'holds' if holds else '**does not hold**'}: {text}\n" for holds, text in verdicts))
+    bounds = "## Bounds\n\n" + "".join(f"- {'holds' if holds else '**does not hold**'}: {text}\n" for holds, text in verdicts)
+    out = keep(results, "bench/run", begun, shown + [("", bounds)])
     bars([(r["what"], r["median"]) for r in results["cases"].values()], names + (["limit"] if not a.no_limits else []), out + ".svg")
     print(f"\nwrote {os.path.relpath(out)}.json, .md and .svg")
     return 1 if a.check and not all(holds for holds, _ in verdicts) else 0

@@ -4,11 +4,11 @@ Called by bench/growth. Each point is the median of 3 builds (1 where the first 
 largest. For many builds at once it is that of the largest process. Fitted is the exponent of n: time as n^e, 1 being linear. Of the time
 of a small build most is for starting, so the exponent is also given for the upper half of the points.
 """
-import argparse, json, math, os, random, shutil, statistics, subprocess, sys, time
+import argparse, math, os, random, shutil, statistics, subprocess, sys, time
 
 from cases import dockerfile, files, steps, write
 from measure import check, largest, machine, run, start
-from show import curves, megabytes, seconds, table
+from show import curves, keep, megabytes, seconds, table
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MB = 1_000_000
@@ -117,7 +117,7 @@ class Growth:
 # name: what grows, how, the points, those of a smoke test
 KINDS = {
     "files": ("context files", Growth.of_files, [1000, 3000, 10_000, 30_000, 100_000], [30, 100]),
-    "steps": ("RUN steps", Growth.of_steps, [10, 30, 100, 300, 490], [2, 4]),
+    "steps": ("RUN steps", Growth.of_steps, [10, 30, 100, 300, 1000], [2, 4]),
     "builds": ("builds at once on one store", Growth.of_builds, [1, 2, 4, 8, 16, 32, 64], [1, 3]),
     "bytes": ("MB in one COPY", Growth.of_bytes, [10, 100, 1000, 10_000], [1, 5]),
 }
@@ -168,15 +168,7 @@ def main():
     if a.quick:
         print(f"\nbench: every kind ran, in {time.time() - begun:.0f} s; the figures say nothing")
         return 0
-    out = f"{HERE}/results/{results['date'][:19].replace(':', '')}-{commit}-growth"
-    os.makedirs(os.path.dirname(out), exist_ok=True)
-    with open(out + ".json", "w") as f:
-        json.dump(results, f, indent=1)
-        f.write("\n")
-    m = results["machine"]
-    with open(out + ".md", "w") as f:
-        f.write(f"# bench/growth, {results['date'][:10]}, commit {commit}\n\n{m['processor']}, {m['cores']} cores, {m['memory_bytes'] / 2 ** 30:.0f} GiB, "
-                f"Linux {m['kernel']}, {m['file_system']}. Took {(time.time() - begun) / 60:.0f} minutes.\n\n" + "\n".join(text for _, text in shown))
+    out = keep(results, "bench/growth", begun, shown, "-growth")
     curves(panels, out + ".svg")
     print(f"\nwrote {os.path.relpath(out)}.json, .md and .svg")
     return 0

@@ -1,5 +1,5 @@
-"""Tables as text and Markdown, and plots."""
-import math
+"""Tables as text and Markdown, plots, and where results are kept."""
+import json, math, os, time
 
 COLOUR = {"kiln": "#d1495b", "docker": "#2e86ab", "buildkit": "#66a182", "buildah": "#9aa5b1", "limit": "#edae49"}
 
@@ -21,6 +21,22 @@ def table(title, head, rows):
     rule = ["---"] + ["--:"] * (len(head) - 1)
     lines = [f"## {title}", ""] + ["| " + " | ".join(row) + " |" for row in [head, rule] + rows] + [""]
     return "\n".join(text), "\n".join(lines)
+
+
+def keep(results, command, begun, shown, ending=""):
+    """Writes results as JSON and their tables as Markdown; returns the path but for its extension."""
+    m, folder = results["machine"], os.path.dirname(os.path.abspath(__file__)) + "/results"
+    out = f"{folder}/{results['date'][:19].replace(':', '')}-{results['commit']}{ending}"
+    os.makedirs(folder, exist_ok=True)
+    with open(out + ".json", "w") as f:
+        json.dump(results, f, indent=1)
+        f.write("\n")
+    versions = "".join(f"{it}, " for it in results.get("versions", {}).values())[:-2]
+    with open(out + ".md", "w") as f:
+        f.write(f"# {command}, {results['date'][:10]}, commit {results['commit']}\n\n{m['processor']}, {m['cores']} cores, {m['memory_bytes'] / 2 ** 30:.0f} GiB, "
+                f"Linux {m['kernel']}, {m['file_system']}. " + (versions and versions + ". ") + f"Took {(time.time() - begun) / 60:.0f} minutes.\n\n")
+        f.write("\n".join(text for _, text in shown))
+    return out
 
 
 def bars(cases, names, path):
