@@ -62,13 +62,14 @@ mounts_below() { # the mount points below a folder, innermost first
 }
 
 processes_left() { # processes that this script's commands started (servers apart), whatever their parent is now
-  local p
+  local p found
   # A process in a container has an environment of its own; it is known by what is mounted on its root.
-  {
+  found=$({
     grep -lszE "^KILN_SCRIPT_RUN=.*$WORK( |$)" /proc/[0-9]*/environ || true
     grep -lsE "^[0-9]+ [0-9]+ [^ ]+ [^ ]+ / .*$WORK/" /proc/[0-9]*/mountinfo || true
-  } | cut -d/ -f3 | sort -un | while read -r p; do
-    # This pipe's own commands may have just ended.
+  } | cut -d/ -f3 | sort -un)
+  # This pipe's own commands have ended by now.
+  for p in $found; do
     grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$p/status" || continue
     printf '%s %s\n' "$p" "$(tr '\0' ' ' 2>/dev/null <"/proc/$p/cmdline" || true)"
   done
@@ -177,6 +178,28 @@ registry_start() { # registry_start LABEL [http|htpasswd|tls]: Debian's docker-r
 }
 
 docker() { DOCKER_BUILDKIT=1 DOCKER_CONFIG=$WORK/docker-config command /usr/bin/docker -H "unix://$WORK/dockerd/sock" "$@"; }
+
+# The base images of the conformance cases, served by the suite's own setup; made while others work. Their address is in $SERVED,
+# and $BASES_DIR/bases has their file trees. What runs already is used, and goes on.
+BASES_DIR=${CONFORMANCE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/kiln-conformance}
+bases_begin() {
+  local setup=$SHARED/conformance/setup
+  [ -x "$setup" ] || die "the conformance cases are not at $SHARED/conformance: put the folder shared beside this one, or set KILN_SHARED"
+  BASES='' BASES_OURS=''
+  if "$setup" status >/dev/null; then
+    SERVED=$(grep -oE '127\.0\.0\.1:[0-9]+' "$BASES_DIR/kiln.toml" | head -n 1)
+    return
+  fi
+  SERVED=127.0.0.1:$(free_port)
+  env -u TMPDIR -u KILN_SCRIPT_RUN "$setup" all --port "${SERVED##*:}" >"$WORK/log/setup" 2>&1 &
+  BASES=$! BASES_OURS=yes
+  echo "$BASES setup" >>"$WORK/pids"
+  at_end "$setup" stop
+}
+bases_wait() { # until they are made; false if they cannot be
+  [ -z "$BASES" ] || wait "$BASES" || { echo "no base images: $(tail -n 1 "$WORK/log/setup")" >&2; return 1; }
+  BASES=''
+}
 
 # Debian's dockerd, started by hand with everything of it below $WORK. There is no bridge: containers and
 # builds take --network host or none. dockerd starts and ends its own containerd.
