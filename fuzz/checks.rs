@@ -104,7 +104,8 @@ pub fn dockerfile(data: &[u8]) {
                         ..RunConfig::default()
                     };
                     let config = ImageConfig { config, ..ImageConfig::default() };
-                    let fact = ImageFact { manifest: Digest::of(b""), config };
+                    let fact =
+                        ImageFact { manifest: Digest::of(b""), target: Digest::of(b""), config };
                     let asked_before = facts.images.insert(query, fact);
                     assert!(asked_before.is_none(), "nothing is asked twice");
                 }

@@ -19,6 +19,15 @@ use rustix::{
 
 /// How folders are opened that are only passed through.
 pub(crate) const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// How folders are opened to be listed.
+pub(crate) const OPEN_FOLDER: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// How files are made that must not be there.
+pub(crate) const NEW_FILE: OFlags = OFlags::WRONLY
+    .union(OFlags::CREATE)
+    .union(OFlags::EXCL)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 
 /// Opens a folder below `root`, links resolved as if `root` were `/`.
 pub(crate) fn open_in_root(root: impl AsFd, folder: &[u8]) -> Result<OwnedFd, Errno> {

@@ -6,10 +6,11 @@
 //! What can be made again is removed, and whatever counted on it goes with it, so that the next build makes it again. What cannot,
 //! the list of images, is put aside as `images.json.damaged` and taken from its copy.
 //!
-//! - `find` looks, and says what would have to be done.
+//! - `find` looks, and says what would have to be done; `others` goes on with what nothing else counts on.
 //! - `tree` compares an unpacked layer with its index.
 
 mod find;
+mod others;
 mod tree;
 
 use std::{
@@ -110,6 +111,10 @@ pub enum ProblemKind {
     Mount,
     /// What is remembered of a build context.
     StatCache,
+    /// What is remembered of a build.
+    Journal,
+    /// The list of what a build did.
+    Log,
     /// How user ids are seen.
     Owners,
 }
@@ -130,6 +135,8 @@ impl ProblemKind {
             Self::Image => "image",
             Self::Mount => "mount",
             Self::StatCache => "stat-cache",
+            Self::Journal => "journal",
+            Self::Log => "log",
             Self::Owners => "owners",
         }
     }
@@ -174,8 +181,14 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`] if something cannot be read for another reason than that it is damaged, or cannot be removed.
+    /// [`StoreError::Io`] if something cannot be read for another reason than that it is damaged, or cannot be removed;
+    /// [`StoreError::OtherOwners`] if the trees were made by somebody who sees ids differently, to whom they would all look damaged.
     pub fn check(&self, options: CheckOptions) -> Result<CheckReport, StoreError> {
+        if self.path("owners").exists()
+            && let Err(error @ StoreError::OtherOwners { .. }) = self.check_owners()
+        {
+            return Err(error);
+        }
         let _lock = self.lock("prune")?;
         let mut report = CheckReport::default();
         let mut findings = find::Finder::new(self).find(&mut report, true)?;

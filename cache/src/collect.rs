@@ -36,7 +36,7 @@ pub struct PruneOptions {
     pub cache_mounts: bool,
     /// Trees of layers whose blob is here, so that they can be unpacked again.
     pub trees: bool,
-    /// Output of steps, cut-off downloads, digests of contexts.
+    /// Output of steps, cut-off downloads, digests of contexts, all but the youngest of builds that are remembered.
     pub logs: bool,
     /// Only what was not used for so long.
     pub until: Option<Duration>,
@@ -142,6 +142,7 @@ impl Store {
         }
         if options.logs {
             self.prune_files(&is_old, &mut report)?;
+            self.prune_journal(&is_old, options.until.is_some(), &mut report)?;
         }
         if sweep {
             self.refresh_layout()?;
@@ -167,10 +168,10 @@ impl Store {
         if n_leases > 0 && !force {
             return Err(StoreError::InUse { path: self.root().to_owned() });
         }
-        files::remove_file(&self.images_copy_path())?;
-        files::remove_file(&self.images_path())?;
         let graveyard = self.scratch()?;
         files::ensure_dir(&graveyard, 0o700)?;
+        files::remove_file(&self.images_copy_path())?;
+        files::remove_file(&self.images_path())?;
         for folder in [
             "steps",
             "layers",
@@ -265,9 +266,12 @@ impl Store {
         sizes: &HashMap<DiffId, u64>,
         report: &mut PruneReport,
     ) -> Result<Vec<StepRecord>, StoreError> {
-        let mut steps = self.steps()?;
+        let (mut steps, damaged) = self.all_steps()?;
         if !options.steps && !options.all_steps {
             return Ok(steps);
+        }
+        for key in damaged.iter().filter(|it| !held.contains(&Held::Step(it.0))) {
+            self.remove_step(key)?;
         }
         steps.sort_by_key(|it| it.last_used);
         // Two steps may have the same layer; it is gone with the last of them.
@@ -332,9 +336,10 @@ impl Store {
             let has_mark = marks.layers.contains(diff_id);
             if !sweep || has_mark || !is_old(modified(&path)) {
                 let is_held = held.contains(&Held::Layer(*diff_id.0.as_bytes()));
+                // A blob of which only an image says that it holds the layer may turn out not to.
                 if options.trees
                     && !is_held
-                    && self.stored_blob(layer).is_some()
+                    && self.stored_blob(layer).is_some_and(|it| layer.is_proven(it))
                     && self.has_intact_tree(diff_id)?
                 {
                     files::remove_file(&self.layer_file(diff_id, "tree"))?;
@@ -408,7 +413,6 @@ impl Store {
             report.n_bytes += files::disk_bytes(&path);
             files::remove_tree(&path)?;
         }
-        self.forget_files()?;
         let remove = |path: PathBuf, report: &mut PruneReport| {
             let n_bytes = fs::metadata(&path).map_or(0, |it| it.len());
             if is_old(modified(&path)) && files::remove_file(&path)? {

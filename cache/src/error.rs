@@ -167,6 +167,16 @@ pub enum StoreError {
         /// The ids as this process has them.
         expected: String,
     },
+    /// What this process writes would not belong to the user that the store belongs to.
+    #[error("store `{}` belongs to user id {owner}, and this process has user id {user}", path.display())]
+    AnotherUser {
+        /// The root of the store.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who this process is.
+        user: u32,
+    },
     /// A document of an image does not parse.
     #[error("{what} is no valid JSON document of its kind")]
     Document {
@@ -184,9 +194,21 @@ impl StoreError {
             Self::OtherOwners { .. } => Some(
                 "use a store of your own (`--root`), or empty this one with `kiln system reset` as who it belongs to",
             ),
+            Self::AnotherUser { .. } => {
+                Some("run kiln as that user, or use a store of your own (`--root`)")
+            }
             Self::IdNotMapped { .. } => Some(
                 "give this user a larger range in `/etc/subuid` and `/etc/subgid`, or run kiln as root",
             ),
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(
+                    "free some space, for example with `kiln system prune`, or name another store with KILN_ROOT",
+                ),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    Some("name a folder of your own for the store with KILN_ROOT or `--root`")
+                }
+                _ => None,
+            },
             Self::Layer { source, .. } => image::OverLimit::find(source)?.hint(),
             Self::DigestMismatch { .. } | Self::Damaged { .. } | Self::Content { .. } => Some(
                 "`kiln system check` looks for what is damaged in the store, with `--repair` it takes that away",

@@ -42,9 +42,19 @@ pub(crate) fn publish(
     bytes: &[u8],
     sync: bool,
 ) -> Result<(), StoreError> {
+    publish_with(staged, path, sync, |file| file.write_all(bytes))
+}
+
+/// Does what [`publish`] does with what `write` writes.
+pub(crate) fn publish_with(
+    staged: &Path,
+    path: &Path,
+    sync: bool,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<(), StoreError> {
     let result = (|| {
         let mut file = create_new(staged, 0o644)?;
-        file.write_all(bytes).at("write", staged)?;
+        write(&mut file).at("write", staged)?;
         if sync {
             file.sync_all().at("flush", staged)?;
         }
@@ -84,6 +94,13 @@ pub(crate) fn unseal(bytes: &[u8]) -> Option<&[u8]> {
         None => Some(bytes),
         Some(hash) => (blake3::hash(body).to_hex().as_bytes() == hash).then_some(body),
     }
+}
+
+/// Returns what was sealed; `None` if there is no seal, or it is not what it was.
+pub(crate) fn unsealed(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
+    let n_bytes = unseal(&bytes).map(<[u8]>::len).filter(|it| *it < bytes.len())?;
+    bytes.truncate(n_bytes);
+    Some(bytes)
 }
 
 /// Tells whether the bytes have a seal, and are what was sealed.

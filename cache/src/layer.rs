@@ -362,9 +362,7 @@ impl Store {
     pub(crate) fn put_index(&self, index: &LayerIndex) -> Result<(), StoreError> {
         let path = self.layer_file(&index.diff_id, "index");
         if !path.exists() || self.stored_index(&index.diff_id)?.is_none() {
-            let mut bytes = Vec::new();
-            index.encode(&mut bytes).at("encode", &path)?;
-            self.publish(&path, &bytes, false)?;
+            files::publish_with(&self.scratch()?, &path, false, |file| index.encode(file))?;
         }
         Ok(())
     }

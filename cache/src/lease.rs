@@ -180,7 +180,8 @@ impl Held {
             Self::Layer(hash) => ("layer", hash),
             Self::Step(hash) => ("step", hash),
         };
-        format!("{kind} {}\n", hex(&hash))
+        // What an earlier failure left of a line, as on a full disk, must not swallow this one.
+        format!("\n{kind} {}\n", hex(&hash))
     }
 
     fn parse(line: &str) -> Option<Self> {
@@ -213,4 +214,22 @@ pub(crate) fn hex(bytes: &[u8; 32]) -> String {
 /// Reads 64 hexadecimal digits.
 pub(crate) fn unhex(text: &str) -> Option<[u8; 32]> {
     format!("sha256:{text}").parse::<image::Digest>().ok().map(|it| *it.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_line_takes_no_other_with_it() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Store::open(&folder.path().join("store")).expect("a new store");
+        let lease = store.lease().expect("a lease");
+        let (before, after) = (Held::Blob([1; 32]), Held::Layer([2; 32]));
+        store.hold(before).expect("held");
+        // What a disk that was full for a moment leaves.
+        guard(&lease._file.state).file.write_all(b"\nstep 0303").expect("written");
+        store.hold(after).expect("held");
+        assert_eq!(store.held().expect("a look"), HashSet::from([before, after]));
+    }
 }

@@ -26,7 +26,7 @@
 //! tmp/ID/              the staging folder of one process, and its lock
 //! ```
 //!
-//! Read the modules in this order: [`store`], [`blob`], [`layer`], [`tree`], [`tar`], [`written`], [`pack`], [`merged`], [`snapshot`], [`step`], [`images`], [`lease`], [`lock`],
+//! Read the modules in this order: [`store`], [`blob`], [`layer`], [`tree`], [`tar`], [`written`], [`pack`], [`merged`], [`snapshot`], [`stack`], [`step`], [`images`], [`lease`], [`lock`],
 //! [`collect`], [`room`], [`usage`], [`check`], [`mount`], [`owners`], [`logs`], [`journal`], [`remote`].
 //!
 //! # Invariants
@@ -62,6 +62,7 @@ pub mod remote;
 mod remove;
 pub mod room;
 pub mod snapshot;
+pub mod stack;
 pub mod step;
 pub mod store;
 pub mod tar;

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The file of a build's steps.
-const STEPS: &str = "steps.json";
+pub(crate) const STEPS: &str = "steps.json";
 const MAX_STEPS_BYTES: u64 = 256 << 20;
 const MAX_STAT_CACHE_BYTES: u64 = 4 << 30;
 
@@ -51,6 +51,7 @@ impl Store {
     /// [`StoreError::BadName`] if one of the names cannot be a file name, [`StoreError::Io`] if the file cannot be made.
     pub fn new_log(&self, build: &str, step: &str) -> Result<File, StoreError> {
         let path = self.log_path(build, step)?;
+        self.session()?;
         files::ensure_dir(path.parent().unwrap_or(&path), 0o755)?;
         let _ = fs::remove_file(&path);
         files::create_new(&path, 0o644)
@@ -107,6 +108,7 @@ impl Store {
     /// [`StoreError::BadName`] if the build cannot be a file name, [`StoreError::Io`] if the file cannot be written.
     pub fn save_build_steps(&self, build: &str, steps: &[BuildStep]) -> Result<(), StoreError> {
         let folder = self.log_path(build, "steps")?.with_file_name("");
+        self.session()?;
         files::ensure_dir(&folder, 0o755)?;
         let bytes = serde_json::to_vec(steps).map_err(|source| StoreError::Document {
             what: "the list of a build's steps".to_owned(),
@@ -152,11 +154,7 @@ impl Store {
     /// [`StoreError::Io`] if the file cannot be read.
     pub fn load_stat_cache(&self, context: &Path) -> Result<Option<Vec<u8>>, StoreError> {
         let bytes = files::read_small(&self.stat_cache_path(context), MAX_STAT_CACHE_BYTES)?;
-        Ok(bytes.and_then(|mut it| {
-            let n_bytes = files::unseal(&it)?.len();
-            it.truncate(n_bytes);
-            Some(it)
-        }))
+        Ok(bytes.and_then(files::unsealed))
     }
 
     /// Saves something for a build context, in place of what was saved before.

@@ -27,20 +27,12 @@ use rustix::{
 };
 
 use crate::{
-    below::{is_kept, open_in_tree},
+    below::{NEW_FILE, OPEN_FOLDER, is_kept, open_in_tree},
     error::{IoContext, StoreError},
     on_disk::{accept_missing, is_folder, kept, owned, timestamps},
     remove::remove_all_at,
     store::Store,
 };
-
-const FOLDER: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-const NEW_FILE: OFlags = OFlags::WRONLY
-    .union(OFlags::CREATE)
-    .union(OFlags::EXCL)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
 
 /// Where the content of a layer's files comes from.
 enum Source {
@@ -63,7 +55,7 @@ impl Store {
     /// - Those of [`ensure_readable`](Self::ensure_readable).
     /// - [`StoreError::EntryIo`] if something cannot be written, [`StoreError::IdNotMapped`] if its owner cannot be had here.
     pub fn write_merged(&self, view: &View, dest: &Path) -> Result<(), StoreError> {
-        let root = open(dest, FOLDER, Mode::empty()).at("open", dest)?;
+        let root = open(dest, OPEN_FOLDER, Mode::empty()).at("open", dest)?;
         let mut writer = Writer::new(self, view);
         // The folders that lead to where we are; each is finished when all in it is written.
         let mut stack: Vec<(Vec<u8>, OwnedFd, Option<&Entry>)> =
@@ -76,7 +68,7 @@ impl Store {
             let Some((_, parent, _)) = stack.last() else { break };
             if node.is_folder() {
                 mkdirat(parent, name, Mode::RWXU).of("create", &path)?;
-                let fd = openat(parent, name, FOLDER, Mode::empty()).of("open", &path)?;
+                let fd = openat(parent, name, OPEN_FOLDER, Mode::empty()).of("open", &path)?;
                 stack.push((path, fd, Some(node.entry)));
             } else {
                 writer.write(parent, name, &path, &node)?;
@@ -100,7 +92,7 @@ impl Store {
         n_known: usize,
         dest: &Path,
     ) -> Result<bool, StoreError> {
-        let root = open(dest, FOLDER, Mode::empty()).at("open", dest)?;
+        let root = open(dest, OPEN_FOLDER, Mode::empty()).at("open", dest)?;
         let mut writer = Writer::new(self, view);
         let layers: Vec<_> = view.layers().skip(n_known).collect();
         let (mut paths, mut folders) = (BTreeSet::new(), BTreeSet::new());
@@ -149,7 +141,7 @@ impl Store {
     ///
     /// [`StoreError::EntryIo`] if one cannot be copied.
     pub fn separate_names(&self, index: &LayerIndex, dest: &Path) -> Result<(), StoreError> {
-        let root = open(dest, FOLDER, Mode::empty()).at("open", dest)?;
+        let root = open(dest, OPEN_FOLDER, Mode::empty()).at("open", dest)?;
         for change in &index.changes {
             let Change::Entry { entry: Entry { path, kind: Kind::Hardlink { .. }, .. }, .. } =
                 change
@@ -309,7 +301,7 @@ fn remove_attributes(fd: &OwnedFd) -> Result<(), Errno> {
 fn open_plain(root: &OwnedFd, path: &[u8]) -> Result<Option<OwnedFd>, Errno> {
     let path = if path.is_empty() { b"." } else { path };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    match openat2(root, path, FOLDER, Mode::empty(), resolve) {
+    match openat2(root, path, OPEN_FOLDER, Mode::empty(), resolve) {
         Ok(fd) => Ok(Some(fd)),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
         Err(err) => Err(err),

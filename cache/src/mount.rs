@@ -24,6 +24,8 @@ use crate::{
     store::Store,
 };
 
+const MAX_INFO_BYTES: u64 = 1 << 20;
+
 /// Who may use a cache mount at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Sharing {
@@ -107,9 +109,11 @@ impl Store {
             hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
         }
         let folder = self.path("mounts").join(hasher.finalize().to_hex().as_str());
+        self.session()?;
         files::ensure_dir(&folder, 0o755)?;
         let info = folder.join("info.json");
-        if !info.exists() {
+        // What a power cut left of one is none.
+        if files::read_small(&info, MAX_INFO_BYTES)?.is_none_or(|it| parse(&it).is_none()) {
             let content =
                 Info { id: request.id.to_owned(), namespace: request.namespace.to_owned() };
             let bytes = serde_json::to_vec(&content).map_err(|source| StoreError::Document {
@@ -168,7 +172,7 @@ impl Store {
         let root = self.path("mounts");
         for name in files::names(&root)? {
             let folder = root.join(name);
-            let info = files::read_small(&folder.join("info.json"), 1 << 20)?;
+            let info = files::read_small(&folder.join("info.json"), MAX_INFO_BYTES)?;
             let info = info.and_then(|it| parse(&it));
             let info = info.unwrap_or(Info { id: String::new(), namespace: String::new() });
             for slot in files::names(&folder)?.into_iter().filter(|it| it.parse::<u32>().is_ok()) {

@@ -35,7 +35,7 @@ use rustix::{
 };
 
 use crate::{
-    below::{is_kept, through},
+    below::{OPEN_FOLDER, is_kept, through},
     error::{IoContext, StoreError, show},
     owners::{self, LinkOwners, Record},
     snapshot::Snapshot,
@@ -43,8 +43,6 @@ use crate::{
 
 /// The kernel lists and returns no more than this at once.
 const MAX_XATTR: usize = 64 * 1024;
-const OPEN_FOLDER: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// How an upper folder is packed.
 #[derive(Debug, Clone, Default)]
@@ -180,19 +178,19 @@ impl<W: Write> Packer<'_, W> {
         names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         let (whiteouts, names): (Vec<_>, Vec<_>) =
             names.into_iter().partition(|(_, stat)| self.before.is_none() && is_whiteout(stat));
-        let below = self.lower.children(&path);
-        let gone: Vec<Vec<u8>> = below
+        // All names that may be gone, sorted.
+        let marked: Vec<&[u8]> = match self.before {
+            _ if is_opaque => self.lower.children(&path).into_iter().map(|it| it.0).collect(),
+            Some(before) => before.names(&path).collect(),
+            None => whiteouts.iter().map(|(name, _)| name.as_slice()).collect(),
+        };
+        let is_here =
+            |name: &[u8]| names.binary_search_by(|(it, _)| it.as_slice().cmp(name)).is_ok();
+        let gone: Vec<Vec<u8>> = marked
             .into_iter()
-            .map(|(name, _)| name)
-            .filter(|name| {
-                let is_here = names.binary_search_by(|(it, _)| it.as_slice().cmp(name)).is_ok();
-                let is_marked = match self.before {
-                    Some(before) => before.had(&path, name),
-                    None => whiteouts.binary_search_by(|(it, _)| it.as_slice().cmp(name)).is_ok(),
-                };
-                !is_here && (is_opaque || is_marked)
-            })
+            .filter(|name| !is_here(name))
             .map(|name| join_path(&path, name))
+            .filter(|path| self.lower.lookup(path).is_some())
             .collect();
         self.stack.push(Folder {
             fd: Rc::new(fd),

@@ -15,16 +15,16 @@ use rustix::{
     io::Errno,
 };
 
+use crate::below::OPEN_FOLDER;
+
 /// So many folders are open at once.
 const DEEPEST: usize = 64;
-const FOLDER: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Removes a folder with all that is in it, also folders that their owner may not write.
 pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let folder = rustix::fs::open(folder, FOLDER & !OFlags::NOFOLLOW, Mode::empty())?;
+    let folder = rustix::fs::open(folder, OPEN_FOLDER & !OFlags::NOFOLLOW, Mode::empty())?;
     remove_all_at(&folder, name.as_bytes())
 }
 
@@ -43,11 +43,11 @@ pub(crate) fn remove_all_at(folder: &OwnedFd, name: &[u8]) -> io::Result<()> {
 }
 
 fn open(folder: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
-    match openat(folder, name, FOLDER, Mode::empty()) {
+    match openat(folder, name, OPEN_FOLDER, Mode::empty()) {
         // Only who is not root gets here, and then it is theirs.
         Err(Errno::ACCESS) => {
             rustix::fs::chmodat(folder, name, Mode::RWXU, AtFlags::empty())?;
-            openat(folder, name, FOLDER, Mode::empty())
+            openat(folder, name, OPEN_FOLDER, Mode::empty())
         }
         result => result,
     }
@@ -132,14 +132,14 @@ mod tests {
             fs::create_dir(folder).expect("made");
         }
         fs::write(kept.join("file"), "x").expect("written");
-        let mut here = rustix::fs::open(&gone, FOLDER, Mode::empty()).expect("opened");
+        let mut here = rustix::fs::open(&gone, OPEN_FOLDER, Mode::empty()).expect("opened");
         for n in 0..5000 {
             if n % 50 == 0 {
                 rustix::fs::symlinkat(&kept, &here, "link").expect("linked");
                 rustix::fs::mkdirat(&here, ".deep-1", Mode::RWXU).expect("made");
             }
             rustix::fs::mkdirat(&here, "folder", Mode::RWXU).expect("made");
-            let below = openat(&here, "folder", FOLDER, Mode::empty()).expect("opened");
+            let below = openat(&here, "folder", OPEN_FOLDER, Mode::empty()).expect("opened");
             if n % 7 == 0 {
                 rustix::fs::fchmod(&below, Mode::RWXU).expect("set");
             }

@@ -21,10 +21,10 @@ use rustix::{
     io::Errno,
 };
 
-use crate::error::{IoContext, StoreError};
-
-const OPEN_FOLDER: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+use crate::{
+    below::OPEN_FOLDER,
+    error::{IoContext, StoreError},
+};
 
 /// Seconds and nanoseconds.
 type Instant = (i64, u32);
@@ -104,9 +104,9 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Tells whether there was something of this name in the folder.
-    pub(crate) fn had(&self, folder: &[u8], name: &[u8]) -> bool {
-        self.find(folder, name).is_some()
+    /// The names that were in the folder, sorted.
+    pub(crate) fn names(&self, folder: &[u8]) -> impl Iterator<Item = &[u8]> {
+        self.folders.get(folder).into_iter().flat_map(|it| &it.names).map(|(name, _)| &**name)
     }
 
     /// Tells whether what is at this place was there, and is as it was.

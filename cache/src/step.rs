@@ -175,15 +175,23 @@ impl Store {
     ///
     /// [`StoreError::Io`] if they cannot be read.
     pub fn steps(&self) -> Result<Vec<StepRecord>, StoreError> {
+        Ok(self.all_steps()?.0)
+    }
+
+    /// Lists all steps that are recorded, and the keys of those whose record is damaged: what a power cut leaves.
+    pub(crate) fn all_steps(&self) -> Result<(Vec<StepRecord>, Vec<StepKey>), StoreError> {
         let folder = self.path("steps");
-        let mut steps = Vec::new();
+        let (mut steps, mut damaged) = (Vec::new(), Vec::new());
         for shard in files::names(&folder)? {
             for name in files::names(&folder.join(shard))? {
                 let Some(key) = name.strip_suffix(".json").and_then(unhex) else { continue };
-                steps.extend(self.step_record(&StepKey(key))?);
+                match self.step_record(&StepKey(key))? {
+                    Some(step) => steps.push(step),
+                    None => damaged.push(StepKey(key)),
+                }
             }
         }
-        Ok(steps)
+        Ok((steps, damaged))
     }
 }
 

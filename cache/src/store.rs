@@ -21,6 +21,7 @@ use crate::{
     lease::LeaseSlot,
     lock::Lock,
     room::RoomOptions,
+    stack::Stacks,
 };
 
 /// What is written to the file `version`. A store with anything else there is not touched.
@@ -80,6 +81,7 @@ pub(crate) struct Inner {
     pub(crate) options: StoreOptions,
     pub(crate) indexes: IndexCache,
     pub(crate) lease: LeaseSlot,
+    pub(crate) stacks: Mutex<Stacks>,
     /// Random, so that names made by two processes differ.
     id: String,
     counter: AtomicU64,
@@ -88,11 +90,12 @@ pub(crate) struct Inner {
     batches: Batches,
     is_writing_back: Arc<AtomicBool>,
     pub(crate) owners_are_checked: AtomicBool,
+    had_leftovers: AtomicBool,
 }
 
 /// The staging folder of this process. Its lock tells others that it is still needed.
 #[derive(Debug)]
-struct Session {
+pub(crate) struct Session {
     folder: PathBuf,
     lock_path: PathBuf,
     _lock: File,
@@ -136,16 +139,35 @@ impl Store {
             options,
             indexes: IndexCache::default(),
             lease: LeaseSlot::default(),
+            stacks: Mutex::default(),
             id,
             counter: AtomicU64::new(0),
             session: OnceLock::new(),
             session_start: Mutex::new(()),
             is_writing_back: Arc::default(),
             owners_are_checked: AtomicBool::new(false),
+            had_leftovers: AtomicBool::new(false),
         };
         let store = Self { inner: Arc::new(inner) };
-        store.reap()?;
+        if store.reap()? {
+            store.inner.had_leftovers.store(true, Ordering::Relaxed);
+        }
         Ok(store)
+    }
+
+    /// Whether processes that were killed had left something when this was opened.
+    pub fn had_leftovers(&self) -> bool {
+        self.inner.had_leftovers.load(Ordering::Relaxed)
+    }
+
+    /// Whether a path is in the staging folder of a process that is gone: what still works there works for nobody.
+    pub fn is_abandoned(&self, path: &Path) -> bool {
+        let Ok(tmp) = fs::canonicalize(self.path("tmp")) else { return false };
+        let Ok(below) = path.strip_prefix(&tmp) else { return false };
+        let Some(owner) = below.components().next() else { return false };
+        let mut lock = owner.as_os_str().to_owned();
+        lock.push(".lock");
+        !tmp.join(lock).exists()
     }
 
     /// Returns how the store is used.
@@ -164,7 +186,7 @@ impl Store {
     ///
     /// [`StoreError::Io`] if the lock file cannot be made or locked.
     pub fn lock(&self, name: &str) -> Result<Lock, StoreError> {
-        Lock::wait(self.lock_path(name))
+        Lock::wait(self.lock_path(name)?)
     }
 
     /// Takes the lock called `name` if nobody has it.
@@ -173,17 +195,18 @@ impl Store {
     ///
     /// [`StoreError::Io`] if the lock file cannot be made or locked.
     pub fn try_lock(&self, name: &str) -> Result<Option<Lock>, StoreError> {
-        Lock::attempt(self.lock_path(name))
+        Lock::attempt(self.lock_path(name)?)
     }
 
-    fn lock_path(&self, name: &str) -> PathBuf {
+    fn lock_path(&self, name: &str) -> Result<PathBuf, StoreError> {
+        self.session()?;
         let plain = |it: u8| it.is_ascii_alphanumeric() || it == b'-';
         let file = if name.len() <= 100 && !name.is_empty() && name.bytes().all(plain) {
             name.to_owned()
         } else {
             format!("={}", blake3::hash(name.as_bytes()).to_hex())
         };
-        self.path("locks").join(file)
+        Ok(self.path("locks").join(file))
     }
 
     /// Makes all that this process has stored so far survive a power cut. Cheap if there is nothing new.
@@ -200,10 +223,10 @@ impl Store {
     }
 
     /// Begins to write what was stored so far to the disk, on a thread of its own, so that the next [`flush`](Self::flush) finds less
-    /// to do. It promises nothing.
-    pub fn write_back(&self) {
+    /// to do. It promises nothing. Says whether it has begun: not while it does so already, or where nothing is flushed.
+    pub fn write_back(&self) -> bool {
         if !self.sync() || self.inner.is_writing_back.swap(true, Ordering::SeqCst) {
-            return;
+            return false;
         }
         // Not the store itself: its staging folder goes with the last handle, whether or not the disk is done.
         let (root, is_busy) = (self.root().to_owned(), self.inner.is_writing_back.clone());
@@ -211,7 +234,11 @@ impl Store {
             let _ = File::open(root).map(rustix::fs::syncfs);
             is_busy.store(false, Ordering::SeqCst);
         };
-        let _ = std::thread::Builder::new().name("write-back".to_owned()).spawn(work);
+        let begun = std::thread::Builder::new().name("write-back".to_owned()).spawn(work).is_ok();
+        if !begun {
+            self.inner.is_writing_back.store(false, Ordering::SeqCst);
+        }
+        begun
     }
 
     /// Returns the path of something in the store.
@@ -253,7 +280,12 @@ impl Store {
         !self.sync() || self.inner.batches.is_intact(batch)
     }
 
-    fn session(&self) -> Result<&Session, StoreError> {
+    /// Starts what a process needs that writes. Whoever writes other than by [`scratch`](Self::scratch), [`publish`](Self::publish) or
+    /// under a [`lock`](Self::lock) asks for it first.
+    ///
+    /// Who would leave files that are not the store's owner's is refused here, before anything is written: root in the store
+    /// of a user makes folders in which that user's next build cannot write.
+    pub(crate) fn session(&self) -> Result<&Session, StoreError> {
         if let Some(session) = self.inner.session.get() {
             return Ok(session);
         }
@@ -273,16 +305,27 @@ impl Store {
                 .open(&lock_path);
             let file = file.at("create", &lock_path)?;
             file.lock().at("lock", &lock_path)?;
-            if file.metadata().at("read", &lock_path)?.nlink() > 0 {
-                break file;
+            let found = file.metadata().at("read", &lock_path)?;
+            if found.nlink() == 0 {
+                continue;
             }
+            // Asked of what was written, not of ids: file systems of other machines have owners of their own.
+            let tmp = self.path("tmp");
+            let owner = fs::metadata(&tmp).at("read", tmp)?.uid();
+            if found.uid() != owner {
+                let _ = fs::remove_file(&lock_path);
+                let path = self.root().to_owned();
+                return Err(StoreError::AnotherUser { path, owner, user: found.uid() });
+            }
+            break file;
         };
         files::ensure_dir(&folder, 0o700)?;
         Ok(self.inner.session.get_or_init(|| Session { folder, lock_path, _lock: lock }))
     }
 
-    /// Removes the staging folders and leases of processes that are gone.
-    pub(crate) fn reap(&self) -> Result<(), StoreError> {
+    /// Removes the staging folders and leases of processes that are gone; says whether there were any.
+    pub(crate) fn reap(&self) -> Result<bool, StoreError> {
+        let mut is_found = false;
         let tmp = self.path("tmp");
         let names = files::names(&tmp)?;
         for name in &names {
@@ -294,10 +337,12 @@ impl Store {
             let lock_path = tmp.join(format!("{owner}.lock"));
             // A folder without a lock file has no owner: the lock is made before the folder and removed after it.
             if let Some(lock) = try_existing(&lock_path)? {
+                is_found = true;
                 let _ = files::remove_tree(&path.with_extension(""));
                 let _ = fs::remove_file(&lock_path);
                 drop(lock);
             } else if path != lock_path && !lock_path.exists() {
+                is_found = true;
                 let _ = files::remove_tree(&path);
             }
         }
@@ -308,7 +353,7 @@ impl Store {
                 let _ = fs::remove_file(&path);
             }
         }
-        Ok(())
+        Ok(is_found)
     }
 }
 

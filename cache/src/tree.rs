@@ -319,17 +319,10 @@ impl Drop for StagedTree {
     }
 }
 
-/// Leaves those trees of a chain out, bottom up, that an opaque root above them hides: of folders overlay goes by that mark, of
-/// the roots of layers it does not.
-pub fn uncovered(mut trees: Vec<PathBuf>) -> Vec<PathBuf> {
-    let is_opaque = |tree: &PathBuf| {
-        ["trusted.overlay.opaque", "user.overlay.opaque"].iter().any(|name| {
-            let mut value = [0; 8];
-            lgetxattr(tree, *name, value.as_mut_slice()).is_ok_and(|it| value[..it] == *b"y")
-        })
-    };
-    if let Some(first) = trees.iter().rposition(is_opaque) {
-        trees.drain(..first);
-    }
-    trees
+/// Tells whether the root of a tree hides all that is below: of folders overlay goes by that mark, of the roots of layers it does not.
+pub(crate) fn is_opaque(tree: &Path) -> bool {
+    ["trusted.overlay.opaque", "user.overlay.opaque"].iter().any(|name| {
+        let mut value = [0; 8];
+        lgetxattr(tree, *name, value.as_mut_slice()).is_ok_and(|it| value[..it] == *b"y")
+    })
 }

@@ -36,7 +36,7 @@ use rustix::{
 };
 
 use crate::{
-    below::{FOLDER, open_in_root, through},
+    below::{FOLDER, NEW_FILE, open_in_root, through},
     error::{IoContext, StoreError},
     on_disk::{
         accept_missing, check_path, is_below, is_folder, is_whiteout, kept, owned, refuse,
@@ -52,11 +52,6 @@ const MAX_LINKS: usize = 40;
 /// What the kernel's device numbers have room for.
 const MAX_MAJOR: u32 = (1 << 12) - 1;
 const MAX_MINOR: u32 = (1 << 20) - 1;
-const NEW_FILE: OFlags = OFlags::WRONLY
-    .union(OFlags::CREATE)
-    .union(OFlags::EXCL)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
 
 /// Writes entries into a folder.
 pub(crate) struct Unpacker {

@@ -23,7 +23,7 @@ pub struct Usage {
     pub cache_mounts: Part,
     /// Output of steps.
     pub logs: Part,
-    /// Downloads that were cut off, digests of contexts, what belongs to nothing else.
+    /// Downloads that were cut off, digests of contexts, what is remembered of builds.
     pub other: Part,
 }
 
@@ -106,6 +106,10 @@ impl Store {
             usage.other.n_bytes += files::disk_bytes(&self.path(folder));
         }
         usage.other.n_reclaimable = usage.other.n_bytes;
+        // What is remembered of builds goes with time and with the steps.
+        let (n_files, n_bytes) = self.journal_usage()?;
+        usage.other.n_total += n_files;
+        usage.other.n_bytes += n_bytes;
         Ok(usage)
     }
 

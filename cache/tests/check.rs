@@ -1,6 +1,9 @@
 //! `Store::check`: every file of a store is damaged in turn; it is found, or the store goes on as if it had never been there, and
 //! after a repair the same work gives the same result.
 
+mod entry;
+mod step;
+
 use std::{
     fs,
     io::{Read, Write},
@@ -10,15 +13,17 @@ use std::{
 };
 
 use cache::{
-    CacheMountRequest, CheckOptions, CheckReport, ImageRecord, Outcome, PlatformImage,
-    PruneOptions, Sharing, StepKey, StepRecord, Store, StoreError, StoreOptions,
+    BuildStep, CacheMountRequest, CheckOptions, CheckReport, ImageRecord, JournalEntry, Outcome,
+    PlatformImage, PruneOptions, Sharing, StepKey, Store, StoreError, StoreOptions,
 };
+use entry::entry;
 use image::{
     DiffId, Digest, ImageId, ImageRef,
     document::{Descriptor, media_type},
-    entry::{Entry, Kind, Time},
+    entry::Kind,
     layer::{IndexedTarWriter, LayerIndex},
 };
+use step::step_record;
 
 const ONLY_LOOK: CheckOptions = CheckOptions { repair: false };
 const REPAIR: CheckOptions = CheckOptions { repair: true };
@@ -31,16 +36,6 @@ fn open(root: &Path) -> Result<Store, StoreError> {
 
 /// A layer of a folder, a file of a few blocks, a link and something removed.
 fn layer(text: &str) -> (Vec<u8>, LayerIndex) {
-    let me = fs::metadata("/proc/self").expect("proc is there");
-    let entry = |path: &str, kind: Kind| Entry {
-        path: path.as_bytes().to_vec(),
-        kind,
-        mode: 0o755,
-        uid: me.uid(),
-        gid: me.gid(),
-        mtime: Time { secs: 1_600_000_000, nanos: 0 },
-        xattrs: Default::default(),
-    };
     let content = text.repeat(300);
     let size = content.len() as u64;
     let mut writer = IndexedTarWriter::new(Vec::new());
@@ -75,17 +70,7 @@ fn build(store: &Store) -> Result<(), StoreError> {
             let mut staged = store.stage_blob()?;
             staged.write_all(&tar).expect("written");
             store.put_tar(staged, &made)?;
-            store.put_step(&StepRecord {
-                key: STEP,
-                parent: None,
-                layer: Some(made.diff_id),
-                same_as: None,
-                description: "RUN make".to_owned(),
-                recipe: serde_json::json!({"kind": "run"}),
-                created: 1,
-                duration_ms: 2,
-                last_used: 0,
-            })?;
+            store.put_step(&step_record(STEP, Some(made.diff_id)))?;
             made.diff_id
         }
     };
@@ -121,6 +106,11 @@ fn build(store: &Store) -> Result<(), StoreError> {
     };
     store.cache_mount(request)?;
     store.save_stat_cache(Path::new("/context"), b"digests of files")?;
+    let entry = JournalEntry { line: [3; 32], build: "1".to_owned(), print: 5, is_again: false };
+    store.put_journal(&entry, b"a build")?;
+    store.put_step_files(&STEP, b"a list of files")?;
+    let step = BuildStep { name: "a".to_owned(), outcome: "done".to_owned(), log: "a".to_owned() };
+    store.save_build_steps("1", &[step])?;
     store.flush()
 }
 
@@ -295,7 +285,7 @@ fn it_says_who_needs_what_is_damaged() {
     assert_eq!(problem.path, Path::new("oci/blobs/sha256").join(made.diff_id.0.hex()));
     assert_eq!(
         problem.used_by,
-        ["image `docker.io/library/app:latest`".to_owned(), "step `RUN make`".to_owned()]
+        ["image `docker.io/library/app:latest`".to_owned(), "step `RUN step 7`".to_owned()]
     );
 }
 

@@ -1,6 +1,9 @@
 //! The journal as builds see it: what is kept, what makes room, and what goes with the steps.
 
-use cache::{JournalEntry, PruneOptions, StepKey, StepRecord, Store};
+mod step;
+
+use cache::{JournalEntry, PruneOptions, StepKey, Store};
+use step::step_record;
 
 fn open() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -56,21 +59,15 @@ fn of_builds_that_found_everything_the_last_is_kept() {
 fn lists_of_files_go_with_their_steps_and_builds_with_the_store() {
     let (_folder, store) = open();
     let key = StepKey([7; 32]);
-    let record = StepRecord {
-        key,
-        parent: None,
-        layer: None,
-        same_as: None,
-        description: "a step".to_owned(),
-        recipe: serde_json::Value::Null,
-        created: 0,
-        duration_ms: 0,
-        last_used: 0,
-    };
     store.put_step_files(&key, b"list").expect("written");
-    store.put_step(&record).expect("written");
+    store.put_step(&step_record(key, None)).expect("written");
     store.put_step_files(&StepKey([8; 32]), b"of no step").expect("written");
-    store.put_journal(&entry(1, 1, 1, false), b"").expect("written");
+    for build in 1..4 {
+        store.put_journal(&entry(1, build, build as u64, false), b"a build").expect("written");
+    }
+    store.put_journal(&entry(1, 4, 3, true), b"again").expect("written");
+    let used = |store: &Store| store.disk_usage(&Default::default()).expect("a look").other.n_total;
+    assert_eq!(used(&store), 6);
 
     store.prune(&PruneOptions { logs: true, ..PruneOptions::default() }).expect("pruned");
     assert_eq!(store.step_files(&key).expect("read").as_deref(), Some(&b"list"[..]));
@@ -78,7 +75,25 @@ fn lists_of_files_go_with_their_steps_and_builds_with_the_store() {
     store.prune(&PruneOptions::everything()).expect("pruned");
     assert_eq!(store.step_files(&key).expect("read"), None);
     // That a step was pruned can be said because its build is still known.
-    assert_eq!(builds(&store, 1).len(), 1);
+    let youngest = [("0004-1", true), ("0003-1", false)];
+    assert_eq!(builds(&store, 1), youngest.map(|(build, again)| (build.to_owned(), again)));
+    assert_eq!(used(&store), 2);
+    // A line that nothing was built of for long goes as a whole.
+    let until = |seconds| PruneOptions {
+        logs: true,
+        until: Some(std::time::Duration::from_secs(seconds)),
+        ..PruneOptions::default()
+    };
+    store.prune(&until(3600)).expect("pruned");
+    assert_eq!(builds(&store, 1).len(), 2);
+    let line = store.root().join("builds").join("01".repeat(32));
+    for file in std::fs::read_dir(&line).expect("a folder") {
+        let file = std::fs::File::open(file.expect("a file").path()).expect("opened");
+        file.set_modified(std::time::UNIX_EPOCH).expect("set");
+    }
+    store.prune(&until(3600)).expect("pruned");
+    assert!(!line.exists());
+    store.put_journal(&entry(1, 5, 5, false), b"a build").expect("written");
 
     store.reset(true).expect("reset");
     assert_eq!(builds(&store, 1).len(), 0);

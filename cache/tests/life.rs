@@ -1,5 +1,7 @@
 //! Names, leases and the collector; cache mounts and logs; what happens to the work of those who die.
 
+mod step;
+
 use std::{
     fs,
     io::{Read, Write},
@@ -9,12 +11,13 @@ use std::{
 
 use cache::{
     CacheMountRequest, ImageRecord, LayerRecord, PlatformImage, PruneOptions, Sharing, StepKey,
-    StepRecord, Store, StoreError,
+    Store, StoreError,
 };
 use image::{
     DiffId, Digest, ImageId, ImageRef,
     document::{Descriptor, media_type},
 };
+use step::step_record;
 
 fn open() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -64,18 +67,7 @@ fn image(store: &Store, layer: &LayerRecord) -> ImageRecord {
 
 fn step(store: &Store, number: u8, layer: &LayerRecord) -> StepKey {
     let key = StepKey([number; 32]);
-    let record = StepRecord {
-        key,
-        parent: None,
-        layer: Some(layer.diff_id),
-        same_as: None,
-        description: format!("RUN step {number}"),
-        recipe: Default::default(),
-        created: 0,
-        duration_ms: 0,
-        last_used: 0,
-    };
-    store.put_step(&record).expect("stored");
+    store.put_step(&step_record(key, Some(layer.diff_id))).expect("stored");
     key
 }
 
@@ -190,6 +182,20 @@ fn the_collector_keeps_what_is_young_or_fits() {
 }
 
 #[test]
+fn a_tree_stays_where_its_blob_may_be_another_layer() {
+    let (_folder, store) = open();
+    let index =
+        image::layer::IndexedTarWriter::new(std::io::sink()).finish().expect("an empty layer").1;
+    store.stage_tree().expect("staged").commit(&index).expect("committed");
+    // So an image says that was pulled and not looked into.
+    let digest = store.put_blob(b"something else").expect("stored");
+    let blob = descriptor(media_type::OCI_LAYER_GZIP, digest, 14);
+    store.put_layer(&LayerRecord::of_blob(index.diff_id, blob)).expect("stored");
+    store.prune(&PruneOptions { trees: true, ..PruneOptions::default() }).expect("pruned");
+    assert!(store.has_tree(&index.diff_id).expect("a look"));
+}
+
+#[test]
 fn a_store_can_be_emptied() {
     let (_folder, store) = open();
     store.tag(&name("app"), &image(&store, &layer(&store, b"one"))).expect("tagged");
@@ -299,7 +305,14 @@ fn what_the_dead_leave_behind_goes() {
     fs::create_dir_all(tmp.join("older")).expect("a folder");
     fs::write(store.root().join("leases/dead"), format!("blob {}\n", "0".repeat(64)))
         .expect("a lease");
-    let _other = Store::open(store.root()).expect("opened");
+    let (path, of_dead) =
+        (fs::canonicalize(living.upper()).expect("there"), tmp.join("dead/0/upper"));
+    let of_dead = fs::canonicalize(of_dead).expect("there");
+    assert!(!store.is_abandoned(&path) && !store.is_abandoned(store.root()));
+    let other = Store::open(store.root()).expect("opened");
+    assert!(other.had_leftovers() && !store.had_leftovers());
+    assert!(store.is_abandoned(&of_dead) && !store.is_abandoned(&path));
+    assert!(!Store::open(store.root()).expect("opened").had_leftovers());
     assert!(
         !tmp.join("dead").exists()
             && !tmp.join("dead.lock").exists()

@@ -2,6 +2,8 @@
 //!
 //! Run with `cargo test -p cache --features privileged`.
 
+#[path = "privileged/stack.rs"]
+mod stack;
 mod support;
 
 use std::{
@@ -15,8 +17,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cache::{PackOptions, pack_upper};
+use cache::{
+    CacheMountRequest, CheckOptions, JournalEntry, PackOptions, PruneOptions, Sharing, Store,
+    StoreError, pack_upper,
+};
 use image::{
+    Digest,
     entry::{Entry, Kind, Time},
     layer::{Change, IndexedTarWriter, LayerIndex},
     view::View,
@@ -289,15 +295,15 @@ fn privileged_an_opaque_root_hides_all_that_is_below() {
     ];
     let layers =
         tars.map(|tar| place.store.import_layer(&tar[..], None, None, true).expect("imported"));
-    let trees = layers.each_ref().map(|it| place.store.ensure_tree(&it.diff_id).expect("a tree"));
-    let trees = cache::tree::uncovered(trees.to_vec());
+    let indexes =
+        layers.iter().map(|it| place.store.index(&it.diff_id).expect("an index")).collect();
+    let view = View::new(indexes);
+    let trees = place.store.stack(&view).expect("a stack");
     assert_eq!(trees.len(), 2);
     let overlay = Overlay::mount(&place.folder.path().join("mnt"), &trees, None);
     let names: Vec<String> = listing(overlay.path()).into_keys().collect();
     assert_eq!(names, ["", "b", "b/new", "c"]);
-    let indexes =
-        layers.iter().map(|it| place.store.index(&it.diff_id).expect("an index")).collect();
-    let in_view: Vec<Vec<u8>> = View::new(indexes).walk(b"").map(|(path, _)| path).collect();
+    let in_view: Vec<Vec<u8>> = view.walk(b"").map(|(path, _)| path).collect();
     assert_eq!(in_view, [b"b".as_slice(), b"b/new", b"c"], "the view is of the same opinion");
 }
 
@@ -583,4 +589,59 @@ fn privileged_what_real_images_have_works() {
         .open(tree.join("null"))
         .and_then(|mut it| it.write_all(b"x"))
         .expect("it is a device");
+}
+
+#[test]
+fn privileged_root_writes_nothing_into_a_users_store() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let root = folder.path().join("store");
+    drop(Store::open(&root).expect("a new store"));
+    let all = || {
+        let mut found = vec![root.clone()];
+        let mut nth = 0;
+        while let Some(path) = found.get(nth).cloned() {
+            nth += 1;
+            if path.is_dir() {
+                found.extend(
+                    fs::read_dir(path).expect("a folder").map(|it| it.expect("a name").path()),
+                );
+            }
+        }
+        found
+    };
+    all().iter().for_each(|it| chown(it, Some(1000), Some(1000)).expect("given away"));
+
+    let store = Store::open(&root).expect("reading is no harm");
+    let entry = JournalEntry { line: [1; 32], build: "1".to_owned(), print: 1, is_again: false };
+    let mount = CacheMountRequest {
+        id: "a",
+        namespace: "",
+        sharing: Sharing::Shared,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        seed: None,
+    };
+    let digest = Digest::of(b"");
+    for (what, result) in [
+        ("a lease", store.lease().map(drop)),
+        ("a lock", store.lock("a").map(drop)),
+        ("a log", store.new_log("1", "1").map(drop)),
+        ("the list of a build", store.save_build_steps("1", &[])),
+        ("the journal", store.put_journal(&entry, b"")),
+        ("a cache mount", store.cache_mount(mount).map(drop)),
+        ("a blob", store.put_blob(b"x").map(drop)),
+        ("a download", store.resume_blob(&digest).map(drop)),
+        ("a tree", store.stage_tree().map(drop)),
+        ("a prune", store.prune(&PruneOptions::everything()).map(drop)),
+        ("a reset", store.reset(true)),
+        ("a check", store.check(CheckOptions::default()).map(drop)),
+    ] {
+        let refused = matches!(result, Err(StoreError::AnotherUser { owner: 1000, user: 0, .. }));
+        assert!(refused, "{what}: {result:?}");
+    }
+    drop(store);
+    let others: Vec<_> =
+        all().into_iter().filter(|it| fs::metadata(it).expect("there").uid() != 1000).collect();
+    assert_eq!(others, [] as [PathBuf; 0]);
 }

@@ -1,13 +1,14 @@
 //! The store keeps its limits before something is stored: what goes, in which order, and what never does.
 
+mod entry;
+mod step;
+
 use std::{fs, io::Write, time::Duration};
 
-use cache::{RoomOptions, StepKey, StepRecord, Store, StoreError, StoreOptions};
-use image::{
-    DiffId,
-    entry::{Entry, Kind, Time},
-    layer::IndexedTarWriter,
-};
+use cache::{RoomOptions, StepKey, Store, StoreError, StoreOptions};
+use entry::entry;
+use image::{DiffId, entry::Kind, layer::IndexedTarWriter};
+use step::step_record;
 
 const KIB: u64 = 1024;
 
@@ -26,30 +27,12 @@ fn up_to(n_kib: u64) -> RoomOptions {
 fn step(store: &Store, number: u8) -> Result<DiffId, StoreError> {
     let content = vec![number; 100 * 1024];
     let mut writer = IndexedTarWriter::new(store.stage_blob()?);
-    let entry = Entry {
-        path: b"file".to_vec(),
-        kind: Kind::File { size: content.len() as u64 },
-        mode: 0o644,
-        uid: 0,
-        gid: 0,
-        mtime: Time { secs: 1, nanos: 0 },
-        xattrs: Default::default(),
-    };
+    let entry = entry("file", Kind::File { size: content.len() as u64 });
     writer.append(entry, &mut content.as_slice()).expect("an entry");
     let (blob, index) = writer.finish().expect("the end");
     store.put_tar(blob, &index)?;
     let key = StepKey([number; 32]);
-    store.put_step(&StepRecord {
-        key,
-        parent: None,
-        layer: Some(index.diff_id),
-        same_as: None,
-        description: format!("RUN step {number}"),
-        recipe: Default::default(),
-        created: 0,
-        duration_ms: 0,
-        last_used: 0,
-    })?;
+    store.put_step(&step_record(key, Some(index.diff_id)))?;
     // Each was used an hour after the one before.
     let path = store.root().join(format!("steps/{}/{}.json", &key.hex()[..2], key.hex()));
     let then = std::time::UNIX_EPOCH + Duration::from_secs(3600 * u64::from(number));

@@ -1,5 +1,8 @@
 //! The store as its callers see it: what is put in comes out, also for the next process, and damage shows as absence.
 
+mod entry;
+mod step;
+
 use std::{
     fs,
     io::{Read, Write},
@@ -8,31 +11,14 @@ use std::{
 };
 
 use cache::{LayerRecord, StepKey, StepRecord, Store, StoreError};
-use image::{
-    DiffId, Digest,
-    compress::Compression,
-    entry::{Entry, Kind, Time},
-    layer::IndexedTarWriter,
-};
+use entry::entry;
+use image::{DiffId, Digest, compress::Compression, entry::Kind, layer::IndexedTarWriter};
+use step::step_record;
 
 fn open() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let store = Store::open(&folder.path().join("store")).expect("a new store");
     (folder, store)
-}
-
-fn entry(path: &str, kind: Kind) -> Entry {
-    let me = fs::metadata("/proc/self").expect("proc is there");
-    use std::os::unix::fs::MetadataExt;
-    Entry {
-        path: path.as_bytes().to_vec(),
-        kind,
-        mode: 0o755,
-        uid: me.uid(),
-        gid: me.gid(),
-        mtime: Time { secs: 1_600_000_000, nanos: 0 },
-        xattrs: Default::default(),
-    }
 }
 
 /// A small layer: `a/`, `a/hello`, a link, and `gone` removed.
@@ -187,17 +173,7 @@ fn steps_are_remembered_while_their_layer_is_there() {
     let record = store.import_layer(&tar[..], None, None, false).expect("imported");
     let key = StepKey([7; 32]);
     assert_eq!(store.step(&key).expect("a look"), None);
-    let step = StepRecord {
-        key,
-        parent: None,
-        layer: Some(record.diff_id),
-        same_as: None,
-        description: "RUN true".to_owned(),
-        recipe: serde_json::json!({"args": ["true"]}),
-        created: 1,
-        duration_ms: 2,
-        last_used: 0,
-    };
+    let step = step_record(key, Some(record.diff_id));
     store.put_step(&step).expect("stored");
     let found = store.step(&key).expect("a look").expect("a step");
     assert_eq!(StepRecord { last_used: 0, ..found }, step);
@@ -210,6 +186,9 @@ fn steps_are_remembered_while_their_layer_is_there() {
     fs::write(&path, "").expect("what a power cut leaves");
     assert_eq!(store.step(&key).expect("a look"), None);
     assert_eq!(store.steps().expect("a list"), []);
+    let options = cache::PruneOptions { steps: true, ..cache::PruneOptions::default() };
+    store.prune(&options).expect("pruned");
+    assert!(!path.exists());
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::fmt::Display;
 
+use cache::StoreError;
+
 use crate::{exit::Exit, print};
 
 /// The end of a command that did not get to its end.
@@ -26,9 +28,12 @@ impl Failure {
         Self { exit: Exit::Input, error: Some(error.into()), hint: None, text: None }
     }
 
-    /// The work failed.
+    /// The work failed. What the store says to do about it is the hint, unless another one is given.
     pub fn failed(error: impl Into<anyhow::Error>) -> Self {
-        Self { exit: Exit::Failed, error: Some(error.into()), hint: None, text: None }
+        let error = error.into();
+        let of_store = error.chain().find_map(|it| it.downcast_ref::<StoreError>());
+        let hint = of_store.and_then(StoreError::hint).map(str::to_owned);
+        Self { exit: Exit::Failed, error: Some(error), hint, text: None }
     }
 
     /// The user has seen what is wrong.
@@ -59,10 +64,25 @@ impl Failure {
             print::err(text);
         }
         if let Some(error) = &self.error {
-            let hint = self.hint.as_ref().map(|it| format!("hint: {it}\n")).unwrap_or_default();
+            let hint = self.hint.clone().or_else(|| hint_of(error));
+            let hint = hint.map(|it| format!("hint: {it}\n")).unwrap_or_default();
             print::err(&format!("error: {error:#}\n{hint}"));
         }
     }
+}
+
+/// What an error of the crates below knows to do about it, if nothing was said here.
+fn hint_of(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|it| {
+        let store = it.downcast_ref::<cache::StoreError>().and_then(cache::StoreError::hint);
+        let sandbox = || it.downcast_ref::<sandbox::SandboxError>().and_then(|it| it.hint());
+        let runtime = || it.downcast_ref::<runtime::RuntimeError>().and_then(|it| it.hint());
+        let short = store.or_else(sandbox).or_else(runtime).map(str::to_owned);
+        let registry = || it.downcast_ref::<registry::Error>().and_then(registry::Error::hint);
+        let executor =
+            || it.downcast_ref::<executor::ExecutorError>().and_then(executor::ExecutorError::hint);
+        short.or_else(registry).or_else(executor)
+    })
 }
 
 /// Says for an error what kind of failure it is.

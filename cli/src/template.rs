@@ -57,6 +57,9 @@ struct Call {
     args: Vec<String>,
 }
 
+/// Blocks may stand in blocks this deep, so that no template exhausts the stack.
+const MAX_DEPTH: usize = 100;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Function {
     Show,
@@ -94,7 +97,7 @@ impl Template {
     /// Returns a message that names the part that is not understood.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut rest = text;
-        let (parts, end) = parts(text, &mut rest)?;
+        let (parts, end) = parts(text, &mut rest, 0)?;
         match end {
             None => Ok(Self { parts }),
             Some(word) => Err(format!("`{text}` has `{{{{{word}}}}}` without a beginning")),
@@ -117,7 +120,14 @@ impl Template {
 }
 
 /// Reads parts up to the end of the text, or to the `end` or `else` that is returned.
-fn parts(whole: &str, rest: &mut &str) -> Result<(Vec<Part>, Option<&'static str>), String> {
+fn parts(
+    whole: &str,
+    rest: &mut &str,
+    depth: usize,
+) -> Result<(Vec<Part>, Option<&'static str>), String> {
+    if depth > MAX_DEPTH {
+        return Err(format!("the template has blocks in blocks, more than {MAX_DEPTH} deep"));
+    }
     let mut parts = Vec::new();
     while let Some((before, opened)) = rest.split_once("{{") {
         let (inside, after) = opened
@@ -148,10 +158,10 @@ fn parts(whole: &str, rest: &mut &str) -> Result<(Vec<Part>, Option<&'static str
             None => (Some(Vec::new()), argument),
         };
         let (names, over) = names.zip(call(over)).ok_or_else(unknown)?;
-        let (body, mut end) = self::parts(whole, rest)?;
+        let (body, mut end) = self::parts(whole, rest, depth + 1)?;
         let mut otherwise = Vec::new();
         if end == Some("else") {
-            (otherwise, end) = self::parts(whole, rest)?;
+            (otherwise, end) = self::parts(whole, rest, depth + 1)?;
         }
         if end != Some("end") {
             return Err(format!("`{{{{{inside}}}}}` has no `{{{{end}}}}`"));
@@ -449,6 +459,8 @@ mod tests {
         ] {
             assert!(filled(bad).is_err(), "{bad}");
         }
+        let deep = ["{{if .T}}".repeat(100_000), "{{end}}".repeat(100_000)].concat();
+        assert!(filled(&deep).is_err_and(|it| it.contains("deep")));
     }
 
     #[test]

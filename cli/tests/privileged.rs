@@ -179,7 +179,7 @@ fn privileged_names_are_taken_until_the_container_goes() {
     assert_eq!(run(&["box"]).status, Some(0));
     let again = run(&["box"]);
     assert_eq!(again.status, Some(125));
-    assert!(again.err.contains("kiln system prune"), "{}", again.err);
+    assert!(again.err.contains("`kiln rm` removes a container that has ended"), "{}", again.err);
     assert_eq!(it.containers(), 1);
     let running = it.start(&["--init"], ":");
     let pruned = it.run(&["system", "prune", "-f"]);

@@ -8,6 +8,7 @@ use image::{
 use planner::plan::{Plan, PlannedHistory};
 
 use crate::{
+    attest::Attestation,
     error::ExecutorError,
     time::{Timestamp, rfc3339},
 };
@@ -27,6 +28,8 @@ pub struct Built {
     pub id: ImageId,
     /// `SOURCE_DATE_EPOCH`, if it was set.
     pub epoch: Option<i64>,
+    /// What is said of it.
+    pub attestations: Vec<Attestation>,
 }
 
 /// What a step left behind, as far as an image shows it.
@@ -63,6 +66,7 @@ pub(crate) fn assemble(
         config_bytes,
         id,
         epoch: plan.epoch,
+        attestations: Vec::new(),
     })
 }
 

@@ -56,7 +56,7 @@ impl Context {
             return Ok(Self::empty());
         }
         session.store.put_tar(staged, &index)?;
-        let layers = Layers::open(&session.store, &Chain::new(vec![index.diff_id]))?;
+        let layers = Layers::open(&session.store, &Chain::new(&[index.diff_id]))?;
         Ok(Self { tree: Tree::Layers(Arc::new(layers)), time: None })
     }
 

@@ -116,6 +116,9 @@ impl ExecutorError {
             Self::UnknownOwner { .. } => "use numbers, for example `--chown=1000:1000`",
             Self::ExitCode { out_of_memory: true, .. }
             | Self::Signal { out_of_memory: true, .. } => "the kernel ended it for want of memory",
+            Self::ExitCode { code: 127, command, .. } if command.contains(" -c ['") => {
+                "a list of words in brackets takes double quotes: `[\"echo\", \"x\"]`"
+            }
             Self::ExitCode { code: 127, .. } => {
                 "127 is what a shell returns for a command that it cannot find"
             }

@@ -9,7 +9,7 @@ pub(crate) mod look;
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
     time::Instant,
 };
 
@@ -24,7 +24,7 @@ use planner::{
 use self::find::{Found, Missing};
 use crate::{
     assemble::{self, Built, StepLayer},
-    copy,
+    copy::{self, Gathered},
     error::{ExecutorError, StepError},
     face::Use,
     image_source::TaskHandle,
@@ -33,7 +33,7 @@ use crate::{
     session::{Session, Task},
     ship::Beside,
     time::Timestamp,
-    tree::{Chain, Layers, Tree},
+    tree::{Chain, Tree},
 };
 
 impl Session {
@@ -297,7 +297,7 @@ impl<'a> Execution<'a> {
     fn finish(&self) -> Result<Built, ExecutorError> {
         let chain = self.chain(&self.plan.output)?;
         self.show_unused_images();
-        assemble::assemble(self.plan, chain.layers().to_vec(), |id| {
+        assemble::assemble(self.plan, chain.layers(), |id| {
             self.results.get(id.0)?.get().map(|it| it.layer)
         })
     }
@@ -315,7 +315,7 @@ impl<'a> Execution<'a> {
     }
 
     fn has_all(&self, chain: &Chain) -> Result<bool, ExecutorError> {
-        for layer in chain.layers() {
+        for layer in &chain.layers() {
             if self.session.store.layer(layer)?.is_none() {
                 return Ok(false);
             }
@@ -345,9 +345,10 @@ impl<'a> Execution<'a> {
     pub(crate) fn chain(&self, source: &Source) -> Result<Chain, ExecutorError> {
         match source {
             Source::Scratch => Ok(Chain::default()),
-            Source::Image(image_idx) => Ok(Chain::new(
-                self.images.get(image_idx).map(|it| it.1.clone()).unwrap_or_default(),
-            )),
+            Source::Image(image_idx) => {
+                let layers = self.images.get(image_idx).map_or(&[][..], |it| &it.1);
+                Ok(Chain::new(layers))
+            }
             Source::Step(id) => match self.results[id.0].get() {
                 Some(result) => Ok(result.chain.clone()),
                 None => Err(ExecutorError::Canceled),
@@ -366,23 +367,23 @@ impl<'a> Execution<'a> {
             let mut pulled = self.pulled[*image_idx].lock().unwrap_or_else(PoisonError::into_inner);
             if !*pulled {
                 let task = self.session.task(self.image_task_name(*image_idx));
-                let layers = self.chain(bottom)?;
+                let layers = self.chain(bottom)?.layers();
                 let mut is_known = true;
-                for layer in layers.layers() {
+                for layer in &layers {
                     is_known &= self.session.store.layer(layer)?.is_some();
                 }
                 if is_known {
                     task.cached();
                 } else {
-                    let result =
-                        self.session.ensure_layers(layers.layers(), Some(&TaskHandle(&task)));
+                    let result = self.session.ensure_layers(&layers, Some(&TaskHandle(&task)));
                     task.end(result)?;
                 }
                 *pulled = true;
             }
         }
         let chain = self.chain(source)?;
-        self.session.ensure_layers(chain.layers(), None)?;
+        self.session.ensure_layers(&self.session.known.not_here(&chain), None)?;
+        self.session.known.note_here(&chain);
         Ok(chain)
     }
 
@@ -396,7 +397,7 @@ impl<'a> Execution<'a> {
             },
             Source::Image(_) | Source::Step(_) => {
                 let chain = self.fetch(source)?;
-                Ok(Tree::Layers(Arc::new(Layers::open(&self.session.store, &chain)?)))
+                Ok(Tree::Layers(self.session.known.tree(&self.session.store, &chain)?))
             }
             Source::Git(git) => crate::fetch::git_tree(self.session, git, task),
             Source::Http(http) => crate::fetch::http_tree(self.session, http, task),
@@ -422,19 +423,23 @@ impl<'a> Execution<'a> {
         if self.session.shared.worker.is_some() {
             let parent = self.chain(&step.parent)?;
             if let Some(record) =
-                self.session.done_elsewhere(&Work { key, step, parent: parent.layers() })
+                self.session.done_elsewhere(&Work { key, step, parent: &parent.layers() })
             {
                 self.put_fast(missing.fast, &record)?;
                 return Ok((record, false));
             }
         }
         let begun = Instant::now();
+        let files = missing.files()?;
         let made = match &step.op {
-            Op::Run(op) => self.run_now(step, op, task)?,
-            Op::Copy(op) => self.copy_now(step, op, &missing, task)?,
+            Op::Run(op) => {
+                drop(missing.read);
+                self.run_now(step, op, task)?
+            }
+            Op::Copy(op) => self.copy_now(step, op, missing.read, task)?,
             Op::Mkdir(op) => self.mkdir_now(step, op, task)?,
         };
-        if let Some(files) = missing.files()? {
+        if let Some(files) = files {
             self.session.store.put_step_files(&key, &files)?;
         }
         let record = StepRecord {
@@ -458,10 +463,10 @@ impl<'a> Execution<'a> {
         &self,
         step: &Step,
         op: &CopyOp,
-        missing: &Missing,
+        read: Vec<(Vec<Tree>, Gathered)>,
         task: &Task<'_>,
     ) -> Result<Made, ExecutorError> {
-        let Some((trees, gathered)) = missing.read.first() else {
+        let Some((trees, gathered)) = read.into_iter().next() else {
             return Err(ExecutorError::Canceled);
         };
         let below = match op.link {
@@ -471,7 +476,7 @@ impl<'a> Execution<'a> {
         task.start();
         let how = (self.times(), self.session.store.options());
         self.write_layer(self.compression_of(step), |out| {
-            copy::write_copy(op, gathered, trees, &below, how, out)
+            copy::write_copy(op, gathered, &trees, &below, how, out)
         })
     }
 

@@ -132,7 +132,10 @@ fn plan(text: &str) -> (Plan, Facts) {
             ..ImageConfig::default()
         };
         config.rootfs.diff_ids = vec![DiffId(Digest::of(b"base"))];
-        facts.images.insert(query, ImageFact { manifest: Digest::of(b"manifest"), config });
+        facts.images.insert(
+            query,
+            ImageFact { manifest: Digest::of(b"manifest"), target: Digest::of(b"index"), config },
+        );
     }
     (planner::plan(&graph, &facts).expect("it has a plan"), facts)
 }

@@ -13,6 +13,7 @@ use std::{
 };
 
 use image::{
+    digest::HashingBeside,
     entry::{Entry, Kind, Time},
     layer::TarWriter,
 };
@@ -22,7 +23,9 @@ use rustix::{
 };
 
 use crate::{
+    attest::Subject,
     error::ExecutorError,
+    time::Timestamp,
     tree::{FileId, Node, Tree, join, last_name, lossy},
 };
 
@@ -191,11 +194,13 @@ impl FolderWriter<'_> {
         Ok(())
     }
 
-    /// Sets owner, mode and time of what was made here just now.
+    /// Sets owner, attributes, mode and time of what was made here just now.
     fn set(&self, here: &OwnedFd, name: &OsStr, node: &Node) -> io::Result<()> {
         if self.keep_owners {
             cache::owners::give(&through(here, name.as_bytes()), node.uid, node.gid)?;
         }
+        // After the owner, with whom the kernel takes capabilities away.
+        cache::owners::dress(&through(here, name.as_bytes()), node.xattrs.iter());
         if !matches!(node.kind, Kind::Symlink { .. }) {
             let mode = Mode::from_raw_mode(node.mode & 0o7777);
             rustix::fs::chmodat(here, name, mode, AtFlags::empty())?;
@@ -207,6 +212,7 @@ impl FolderWriter<'_> {
         if self.keep_owners {
             cache::owners::give(&through(folder, b"."), node.uid, node.gid)?;
         }
+        cache::owners::dress(&through(folder, b"."), node.xattrs.iter());
         rustix::fs::fchmod(folder, Mode::from_raw_mode(node.mode & 0o7777))?;
         Ok(rustix::fs::futimens(folder, &self.times(node))?)
     }
@@ -250,20 +256,13 @@ pub(crate) fn write_tar<W: Write>(
     writer: &mut TarWriter<W>,
 ) -> Result<(), ExecutorError> {
     let mut first_names: HashMap<FileId, Vec<u8>> = HashMap::new();
-    let mut levels = vec![(Vec::new(), tree.children(b"")?.into_iter())];
-    while let Some((folder, rest)) = levels.last_mut() {
-        let Some((name, node)) = rest.next() else {
-            levels.pop();
-            continue;
-        };
-        let path = join(folder, &name);
-        let written = join(prefix, &path);
-        let is_dir = node.is_dir();
-        let mut kind = node.kind.clone();
-        if let (Kind::File { .. }, Some(id)) = (&kind, &node.file_id) {
-            match first_names.get(id) {
+    walk(tree, |path, node| {
+        let written = join(prefix, path);
+        let mut kind = node.kind;
+        if let (Kind::File { .. }, Some(id)) = (&kind, node.file_id) {
+            match first_names.get(&id) {
                 Some(first) => kind = Kind::Hardlink { target: first.clone() },
-                None => drop(first_names.insert(id.clone(), written.clone())),
+                None => drop(first_names.insert(id, written.clone())),
             }
         }
         let entry = Entry {
@@ -276,14 +275,96 @@ pub(crate) fn write_tar<W: Write>(
             xattrs: node.xattrs,
         };
         let mut data: Box<dyn io::Read + Send> = match entry.kind {
-            Kind::File { .. } => tree.open(&path)?,
+            Kind::File { .. } => tree.open(path)?,
             _ => Box::new(io::empty()),
         };
         writer.append(&entry, &mut data)?;
+        Ok(())
+    })
+}
+
+/// Says of each file of a tree which it is.
+pub(crate) fn subjects(tree: &Tree) -> Result<Vec<Subject>, ExecutorError> {
+    let mut subjects = Vec::new();
+    walk(tree, |path, node| {
+        if let Kind::File { .. } = node.kind {
+            let mut hashing = HashingBeside::new(tree.open(path)?);
+            let failed = |source| ExecutorError::Read { path: lossy(path), source };
+            io::copy(&mut hashing, &mut io::sink()).map_err(failed)?;
+            let (_, digest, _) = hashing.finish().map_err(failed)?;
+            let name = String::from_utf8_lossy(path).into_owned();
+            subjects.push(Subject { name, digest });
+        }
+        Ok(())
+    })?;
+    Ok(subjects)
+}
+
+/// Calls `visit` for everything in a tree, folders before what is in them.
+fn walk(
+    tree: &Tree,
+    mut visit: impl FnMut(&[u8], Node) -> Result<(), ExecutorError>,
+) -> Result<(), ExecutorError> {
+    let mut levels = vec![(Vec::new(), tree.children(b"")?.into_iter())];
+    while let Some((folder, rest)) = levels.last_mut() {
+        let Some((name, node)) = rest.next() else {
+            levels.pop();
+            continue;
+        };
+        let path = join(folder, &name);
+        let is_dir = node.is_dir();
+        visit(&path, node)?;
         if is_dir {
             let rest = tree.children(&path)?.into_iter();
             levels.push((path, rest));
         }
     }
+    Ok(())
+}
+
+/// Puts a file into a folder, in place of what is there under its name.
+pub(crate) fn add_file(
+    folder: &Path,
+    name: &str,
+    bytes: &[u8],
+    latest: Option<i64>,
+) -> Result<(), ExecutorError> {
+    let failed = |source: io::Error| ExecutorError::Write { path: folder.join(name), source };
+    let refused = |errno: Errno| failed(errno.into());
+    fs::create_dir_all(folder).map_err(failed)?;
+    let root = rustix::fs::open(folder, FOLDER & !OFlags::NOFOLLOW, Mode::empty());
+    let root = root.map_err(refused)?;
+    match rustix::fs::unlinkat(&root, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(errno) => return Err(refused(errno)),
+    }
+    let file = rustix::fs::openat(&root, name, NEW_FILE, Mode::from_raw_mode(0o644));
+    let mut file = fs::File::from(file.map_err(refused)?);
+    file.write_all(bytes).map_err(failed)?;
+    if let Some(secs) = latest.and_then(|it| u64::try_from(it).ok()) {
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(secs);
+        file.set_modified(time).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Adds a file to a tar.
+pub(crate) fn append_file<W: Write>(
+    path: Vec<u8>,
+    mut bytes: &[u8],
+    latest: Option<i64>,
+    writer: &mut TarWriter<W>,
+) -> Result<(), ExecutorError> {
+    let now = Time { secs: Timestamp::now().secs, nanos: 0 };
+    let entry = Entry {
+        path,
+        kind: Kind::File { size: bytes.len() as u64 },
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        mtime: clamped(now, latest),
+        xattrs: Default::default(),
+    };
+    writer.append(&entry, &mut bytes)?;
     Ok(())
 }

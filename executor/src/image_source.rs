@@ -105,7 +105,7 @@ impl Session {
     ) -> Result<Option<ImageFact>, ExecutorError> {
         let Some(found) = self.store.resolve(&name.to_string())? else { return Ok(None) };
         let matcher = platform.only();
-        let platforms = &found.record.platforms;
+        let (platforms, target) = (&found.record.platforms, found.record.target.digest);
         let is_only = any_platform && platforms.len() == 1;
         let best = platforms.iter().filter(|it| is_only || matcher.matches(&it.platform));
         let Some(found) = best.min_by_key(|it| matcher.rank(&it.platform)) else { return Ok(None) };
@@ -124,7 +124,7 @@ impl Session {
         if !self.has_layers(&config)? {
             return Ok(None);
         }
-        Ok(Some(ImageFact { manifest: found.manifest.digest, config }))
+        Ok(Some(ImageFact { manifest: found.manifest.digest, target, config }))
     }
 
     fn has_layers(&self, config: &ImageConfig) -> Result<bool, ExecutorError> {
@@ -232,7 +232,7 @@ impl Session {
         });
         let created = u64::try_from(Timestamp::now().secs).unwrap_or(0);
         Ok((
-            ImageFact { manifest, config: image.config },
+            ImageFact { manifest, target: target.digest, config: image.config },
             ImageRecord { target, platforms, created },
         ))
     }

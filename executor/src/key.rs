@@ -6,11 +6,10 @@
 //! [`KEY_VERSION`] in the same commit.
 
 use cache::StepKey;
-use image::DiffId;
 use serde_json::{Map, Value};
 
 /// Part of every key.
-pub const KEY_VERSION: u32 = 1;
+pub const KEY_VERSION: u32 = 2;
 
 /// Collects what a key depends on, and keeps the readable part of it to explain misses.
 pub(crate) struct KeyBuilder {
@@ -76,16 +75,6 @@ impl KeyBuilder {
     pub(crate) fn finish(self) -> (StepKey, Value) {
         (StepKey(self.hasher.finalize().into()), Value::Object(self.recipe))
     }
-}
-
-/// The identity of an ordered list of layers.
-pub(crate) fn chain_id(layers: &[DiffId]) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(b"kiln chain 1");
-    for layer in layers {
-        hasher.update(layer.0.as_bytes());
-    }
-    hasher.finalize().into()
 }
 
 #[cfg(test)]

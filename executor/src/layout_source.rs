@@ -27,7 +27,7 @@ pub(crate) fn layout_fact(
         for (layer, blob) in image.config.rootfs.diff_ids.iter().zip(&image.parsed.layers) {
             take_layer(session, &layout, layer, blob)?;
         }
-        Ok(ImageFact { manifest: image.manifest.digest, config: image.config })
+        Ok(ImageFact { manifest: image.manifest.digest, target: root.digest, config: image.config })
     };
     task.end(take())
 }

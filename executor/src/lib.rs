@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod assemble;
+pub mod attest;
 pub mod context;
 mod copy;
 pub mod error;

@@ -26,12 +26,13 @@ use registry::{BlobSource, Export, Named, RawDocument};
 
 use crate::{
     assemble::{Built, descriptor, manifest},
+    attest::{self, Documents},
     error::ExecutorError,
     export,
     session::{Session, Task},
     ship::oci_type,
     time::Timestamp,
-    tree::{Chain, Layers, Tree},
+    tree::{Chain, Layers, Tree, join},
 };
 
 /// How an image is written.
@@ -43,14 +44,22 @@ pub struct ExportOptions {
     pub force_compression: bool,
     /// Make an index even of one image.
     pub as_index: bool,
+    /// Push under no tag: the image has its digest only.
+    pub push_by_digest: bool,
     /// Annotations of the manifests.
     pub annotations: Vec<PlatformAnnotation>,
     /// Annotations of the index.
     pub index_annotations: BTreeMap<String, String>,
-    /// Annotations of the manifests' descriptors in the index.
+    /// Annotations of the index's descriptor in a layout.
+    pub index_descriptor_annotations: BTreeMap<String, String>,
+    /// Annotations of the manifests' descriptors, in the index or in a layout.
     pub descriptor_annotations: Vec<PlatformAnnotation>,
-    /// Docker's media types instead of OCI's. They have no annotations: with some, it is OCI's all the same.
+    /// Docker's media types instead of OCI's. They have no annotations and no attestations: with some, it is OCI's all the same.
     pub docker_media_types: bool,
+    /// What attestations call the image.
+    pub names: Vec<ImageRef>,
+    /// Attestations are images of no platform, as before OCI had artifacts.
+    pub attestations_as_images: bool,
 }
 
 /// An annotation of the images of one platform, or of all.
@@ -65,10 +74,21 @@ pub struct PlatformAnnotation {
 }
 
 impl ExportOptions {
+    /// These options, but for what attestations need: an index, and OCI's media types.
+    fn for_images(&self, images: &[Built]) -> Self {
+        let has_some = images.iter().any(|it| !it.attestations.is_empty());
+        Self {
+            as_index: self.as_index || has_some,
+            docker_media_types: self.docker_media_types && !has_some,
+            ..self.clone()
+        }
+    }
+
     fn is_docker(&self) -> bool {
         self.docker_media_types
             && self.annotations.is_empty()
             && self.index_annotations.is_empty()
+            && self.index_descriptor_annotations.is_empty()
             && self.descriptor_annotations.is_empty()
     }
 
@@ -119,8 +139,9 @@ impl Session {
         task: &Task<'_>,
         ready: &dyn Fn(&Descriptor),
     ) -> Result<Export, ExecutorError> {
+        let options = &options.for_images(images);
         let mut export = Export::default();
-        let mut descriptors = Vec::new();
+        let (mut descriptors, mut attested) = (Vec::new(), Vec::new());
         for image in images {
             self.ensure_layers(&image.layers, None)?;
             let mut layers = Vec::with_capacity(image.layers.len());
@@ -136,11 +157,25 @@ impl Session {
             described.annotations =
                 annotations_of(&options.descriptor_annotations, &image.platform);
             descriptors.push(described);
+            attested.extend(attest::documents(
+                image,
+                &document.descriptor(),
+                &options.names,
+                !options.attestations_as_images,
+            )?);
             export.documents.push(document);
             export.configs.push(image.config_bytes.clone());
         }
+        for Documents { manifest, described, blobs } in attested {
+            descriptors.push(described);
+            export.documents.push(manifest);
+            export.configs.extend(blobs);
+        }
         if images.len() > 1 || options.as_index {
             export.documents.push(index_document(descriptors, options)?);
+            export.root_annotations.clone_from(&options.index_descriptor_annotations);
+        } else if let Some(described) = descriptors.pop() {
+            export.root_annotations = described.annotations;
         }
         Ok(export)
     }
@@ -201,8 +236,9 @@ impl Session {
         options: &ExportOptions,
         task: &Task<'_>,
     ) -> Result<ImageRecord, ExecutorError> {
+        let options = &options.for_images(images);
         let mut platforms = Vec::new();
-        let mut descriptors = Vec::new();
+        let (mut descriptors, mut attested) = (Vec::new(), Vec::new());
         for image in images {
             // An image in the store is whole: it runs without the registry that its base came from.
             self.ensure_layers(&image.layers, None)?;
@@ -220,7 +256,19 @@ impl Session {
                 config: image.id,
                 layers: image.layers.clone(),
             });
+            attested.extend(attest::documents(
+                image,
+                &described,
+                &options.names,
+                !options.attestations_as_images,
+            )?);
             described.platform = Some(image.platform.clone());
+            descriptors.push(described);
+        }
+        for Documents { manifest, described, blobs } in attested {
+            for bytes in blobs.iter().chain([&manifest.bytes]) {
+                self.store.put_blob(bytes)?;
+            }
             descriptors.push(described);
         }
         let target = match (descriptors.as_slice(), options.as_index) {
@@ -362,7 +410,14 @@ impl Session {
             result
         });
         let export = task.end(result)?;
-        self.push(&export, names)?;
+        match options.push_by_digest {
+            true => {
+                let digest = export.root_descriptor()?.digest;
+                let name = |it: &ImageRef| ImageRef { tag: None, ..it.with_digest(digest) };
+                self.push(&export, &names.iter().map(name).collect::<Vec<_>>())?;
+            }
+            false => self.push(&export, names)?,
+        }
         Ok(export)
     }
 
@@ -384,7 +439,11 @@ impl Session {
                 true => folder.join(platform_folder(&image.platform)),
                 false => folder.to_owned(),
             };
-            export::write_folder(&tree, b"", &folder, false, image.epoch)
+            export::write_folder(&tree, b"", &folder, false, image.epoch)?;
+            for (name, bytes) in self.statements(image, &tree, images.len() > 1 && !split)? {
+                export::add_file(&folder, &name, &bytes, image.epoch)?;
+            }
+            Ok(())
         });
         task.end(result)
     }
@@ -407,7 +466,12 @@ impl Session {
             .try_for_each(|image| {
                 let tree = self.image_tree(&image.layers)?;
                 let prefix = if split { platform_folder(&image.platform) } else { String::new() };
-                export::write_tar(&tree, prefix.as_bytes(), image.epoch, &mut writer)
+                export::write_tar(&tree, prefix.as_bytes(), image.epoch, &mut writer)?;
+                for (name, bytes) in self.statements(image, &tree, images.len() > 1 && !split)? {
+                    let path = join(prefix.as_bytes(), name.as_bytes());
+                    export::append_file(path, &bytes, image.epoch, &mut writer)?;
+                }
+                Ok(())
             })
             .and_then(|()| {
                 let mut out = writer.finish()?;
@@ -417,6 +481,42 @@ impl Session {
         task.end(result)
     }
 
+    /// The files beside an image that is files: what is said of it, each with its name.
+    fn statements(
+        &self,
+        image: &Built,
+        tree: &Tree,
+        names_platform: bool,
+    ) -> Result<Vec<(String, Vec<u8>)>, ExecutorError> {
+        let attestations: Vec<_> = image.attestations.iter().filter(|it| !it.inline_only).collect();
+        if attestations.is_empty() {
+            return Ok(Vec::new());
+        }
+        let subjects = export::subjects(tree)?;
+        let mut files = Vec::new();
+        for attestation in attestations {
+            let mut name = attestation.filename.clone();
+            if names_platform {
+                let platform = platform_folder(&image.platform);
+                name = match name.rsplit_once('.') {
+                    Some((stem, ending)) => format!("{stem}.{platform}.{ending}"),
+                    None => format!("{name}.{platform}"),
+                };
+            }
+            if tree.lookup(name.as_bytes())?.is_some() {
+                return Err(ExecutorError::Unsupported {
+                    message: format!("the image has a file `{name}`, as its provenance would be"),
+                    hint: "give that another name with `--provenance=filename=NAME`".to_owned(),
+                });
+            }
+            let mut bytes = serde_json::to_vec_pretty(&attestation.statement(&subjects))
+                .map_err(|source| ExecutorError::Encode { source })?;
+            bytes.push(b'\n');
+            files.push((name, bytes));
+        }
+        Ok(files)
+    }
+
     /// Blobs that came from a registry, and where they lie there: it can take them over itself.
     fn mountable(&self) -> BTreeMap<image::Digest, Vec<ImageRef>> {
         self.remote_blobs().into_iter().map(|(name, blob)| (blob.digest, vec![name])).collect()
@@ -424,10 +524,7 @@ impl Session {
 
     fn image_tree(&self, layers: &[DiffId]) -> Result<Tree, ExecutorError> {
         self.ensure_layers(layers, None)?;
-        Ok(Tree::Layers(std::sync::Arc::new(Layers::open(
-            &self.store,
-            &Chain::new(layers.to_vec()),
-        )?)))
+        Ok(Tree::Layers(std::sync::Arc::new(Layers::open(&self.store, &Chain::new(layers))?)))
     }
 }
 

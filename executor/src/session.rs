@@ -25,6 +25,7 @@ use crate::{
     run::Copies,
     run::keys::SshKeys,
     ship::Compressing,
+    tree::KnownChains,
 };
 
 /// Where a secret comes from.
@@ -99,6 +100,7 @@ pub struct Session {
     pub(crate) compressing: Compressing,
     pub(crate) fetches: Fetches,
     pub(crate) copies: Copies,
+    pub(crate) known: KnownChains,
     runtime: OnceLock<tokio::runtime::Runtime>,
     next_task: AtomicU32,
     said: Mutex<BTreeSet<&'static str>>,
@@ -159,6 +161,7 @@ impl Session {
             compressing: Compressing::default(),
             fetches: Fetches::default(),
             copies: Copies::default(),
+            known: KnownChains::default(),
             runtime: OnceLock::new(),
             next_task: AtomicU32::new(0),
         }

@@ -6,7 +6,9 @@
 //! # Format
 //!
 //! Gzip: one member for each MiB of input, made by libdeflate, with no time and no name in its header. All members together are a gzip file as RFC 1952
-//! has it; block boundaries cost less than 1 % of size. Zstandard: one frame made by libzstd's own threads, with a checksum.
+//! has it; block boundaries cost less than 1 % of size. A block that is noise, because it is compressed already, is stored.
+//!
+//! Zstandard: one frame made by libzstd's own threads, with a checksum.
 
 mod blocks;
 mod detect;

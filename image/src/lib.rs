@@ -23,6 +23,7 @@ pub mod document;
 pub mod entry;
 pub mod error;
 pub mod layer;
+pub mod percent;
 pub mod platform;
 pub mod reference;
 pub mod validate;

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::PlatformError;
+use crate::{error::PlatformError, percent};
 
 /// A platform as the OCI image index writes it. Compare only normalised ones.
 ///
@@ -340,17 +340,7 @@ fn escape_option(text: &str) -> String {
 
 /// Undoes percent escapes; `None` if one is cut short or the result is no UTF-8.
 fn unescape_option(text: &str) -> Option<String> {
-    let mut bytes = text.bytes();
-    let mut out = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            out.push(byte);
-            continue;
-        }
-        let mut digit = || char::from(bytes.next()?).to_digit(16);
-        out.push(u8::try_from(digit()? * 16 + digit()?).ok()?);
-    }
-    String::from_utf8(out).ok()
+    String::from_utf8(percent::decode(text.as_bytes())?).ok()
 }
 
 /// Lists what runs where `platform` is asked for, the best first. `platform` is normalised, and so is each of the list.

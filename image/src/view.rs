@@ -15,7 +15,7 @@ mod resolve;
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 pub(crate) use order::Order;
-use order::{Slot, What};
+use order::{Look, Slot, What};
 use resolve::Seen;
 
 use crate::{
@@ -79,9 +79,8 @@ impl Layer {
         self.rewritten.as_deref().unwrap_or_else(|| self.index.order())
     }
 
-    fn find(&self, path: &[u8]) -> Option<&Slot> {
-        let order = self.order();
-        order.find(&self.index.changes, path).map(|at| &order.slots[at])
+    fn look(&self, path: &[u8]) -> Look<'_> {
+        self.order().look(&self.index.changes, path)
     }
 
     fn entry(&self, slot: &Slot) -> Option<(&Entry, Option<[u8; 32]>)> {
@@ -89,13 +88,6 @@ impl Layer {
             Some(Change::Entry { entry, content, .. }) => Some((entry, *content)),
             _ => None,
         }
-    }
-
-    /// Says whether this layer keeps what lower layers have at `path` from being seen, by what it says of the folders above.
-    fn hides(&self, path: &[u8]) -> bool {
-        let hides = |folder: &[u8]| self.find(folder).is_some_and(|it| it.hides_below());
-        let mut slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-        !path.is_empty() && (hides(b"") || slashes.any(|(at, _)| hides(&path[..at])))
     }
 }
 
@@ -121,7 +113,13 @@ struct Child<'a> {
 impl View {
     /// Makes the view of `layers`, which come from the bottom up.
     pub fn new(layers: Vec<Arc<LayerIndex>>) -> Self {
-        let mut out = Self { layers: Vec::with_capacity(layers.len()) };
+        Self { layers: Vec::new() }.with(layers)
+    }
+
+    /// Makes the view of these layers with more of them on top.
+    #[must_use]
+    pub fn with(&self, layers: Vec<Arc<LayerIndex>>) -> Self {
+        let mut out = self.clone();
         for index in layers {
             let order = index.order();
             let needs_work = order.is_irregular || order.implied.iter().any(|it| !out.is_plain(it));
@@ -191,23 +189,17 @@ impl View {
 
     /// Says whether unpacking something into the folder `path` would put it there: no part of the path is anything but a folder.
     fn is_plain(&self, path: &[u8]) -> bool {
-        let mut path = path;
-        loop {
-            if let Some(found) = self.find(path, self.layers.len()) {
-                return self.node(found).is_folder();
-            }
-            if path.is_empty() {
-                return true;
-            }
-            (path, _) = crate::layer::split_path(path);
-        }
+        let is_folder =
+            |path: &[u8]| Some(self.node(self.find(path, self.layers.len())?).is_folder());
+        resolve::deepest(path, 0, is_folder).is_none_or(|(_, is_folder)| is_folder)
     }
 
     /// Finds a path in the layers before `end`, from the top down.
     fn find(&self, path: &[u8], end: usize) -> Option<Found<'_>> {
         let mut implied = None;
         for (n, layer) in self.layers.iter().enumerate().take(end).rev() {
-            if let Some(slot) = layer.find(path) {
+            let look = layer.look(path);
+            if let Some(slot) = look.slot {
                 match slot.what {
                     What::Folder | What::Other if implied.is_none() => {
                         return Some((n, Some(slot)));
@@ -218,10 +210,10 @@ impl View {
                     What::Opaque => {}
                 }
             }
-            if implied.is_none() && layer.order().has_below(&layer.index.changes, path) {
+            if implied.is_none() && layer.order().has_some(look.below) {
                 implied = Some((n, None));
             }
-            if layer.hides(path) {
+            if look.is_hidden {
                 break;
             }
         }
@@ -270,15 +262,14 @@ impl View {
     fn scopes(&self, path: &[u8]) -> Vec<Scope> {
         let mut out = Vec::new();
         for (n, layer) in self.layers.iter().enumerate().rev() {
-            let own = layer.find(path);
-            if own.is_some_and(|it| matches!(it.what, What::Other | What::Whiteout)) {
+            let Look { slot, below, is_hidden } = layer.look(path);
+            if slot.is_some_and(|it| matches!(it.what, What::Other | What::Whiteout)) {
                 break;
             }
-            let range = layer.order().below(&layer.index.changes, path);
-            if !range.is_empty() {
-                out.push((n, range));
+            if !below.is_empty() {
+                out.push((n, below));
             }
-            if own.is_some_and(Slot::hides_below) || layer.hides(path) {
+            if is_hidden || slot.is_some_and(Slot::hides_below) {
                 break;
             }
         }

@@ -101,6 +101,39 @@ fn the_bytes_are_those_of_yesterday() {
     assert_eq!(found.concat(), golden);
 }
 
+/// What is in archives and pictures: nothing in it is repeated.
+fn noise(n_bytes: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let words = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.wrapping_mul(0x2545_F491_4F6C_DD1D).to_le_bytes()
+    });
+    words.flatten().take(n_bytes).collect()
+}
+
+#[test]
+fn noise_is_stored_and_what_only_looks_like_it_is_not() {
+    const MIB: usize = 1 << 20;
+    let size = |data: &[u8]| {
+        let compressed = compress(data, Compression::GZIP, 2, 100_000);
+        assert!(decompressed(&compressed).expect("its own output").1 == data);
+        compressed.len()
+    };
+    // A stored block begins with a byte 0 or 1 behind the header of the member.
+    let stored = compress(&noise(3 * MIB), Compression::GZIP, 2, 100_000);
+    assert!(stored[10] <= 1 && stored.len() < 3 * MIB + 600, "{} {}", stored[10], stored.len());
+    // The same noise again within reach of a match, noise in a text, and bytes that are equally frequent but in order.
+    let repeated = noise(20_000).repeat(3 * MIB / 20_000);
+    assert!(size(&repeated) < MIB, "{}", size(&repeated));
+    let mut mixed = noise(MIB);
+    mixed[MIB / 2..].copy_from_slice(&sample(MIB / 2));
+    assert!(size(&mixed) < MIB * 4 / 5, "{}", size(&mixed));
+    let counting: Vec<u8> = (0..3 * MIB).map(|it| it as u8).collect();
+    assert!(size(&counting) < MIB / 10, "{}", size(&counting));
+}
+
 #[test]
 fn levels_that_do_not_exist_are_refused() {
     for compression in [

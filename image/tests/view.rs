@@ -412,3 +412,20 @@ fn a_large_layer_is_sorted_once() {
         assert!(view.lookup(b"d8/f8").is_some());
     }
 }
+
+/// With the third power of the depth this takes most of a minute.
+#[test]
+fn deep_paths_are_resolved_in_time() {
+    const DEPTH: usize = 2000;
+    let deep = |n: usize| vec!["a"; n].join("/");
+    let mut changes: Vec<Change> =
+        (1..DEPTH).map(|n| add(entry(&deep(n), Kind::Directory))).collect();
+    changes.push(link(&deep(DEPTH), "."));
+    let through = format!("{}/x", deep(DEPTH));
+    let view = View::new(vec![layer(changes), layer(vec![add(file(&through, 0o644, 1))])]);
+    let expected = format!("{}/x", deep(DEPTH - 1));
+    for path in [&through, &format!("{}/a/../a/x", deep(DEPTH))] {
+        assert_eq!(view.resolve(path.as_bytes(), true), Ok(expected.clone().into_bytes()));
+    }
+    assert!(view.lookup(expected.as_bytes()).is_some());
+}

@@ -6,7 +6,10 @@
 use alloc::{string::String, vec::Vec};
 use core::fmt;
 
-use crate::span::{Lines, Span};
+use crate::{
+    heredoc,
+    span::{Lines, Span},
+};
 
 /// A parsed Dockerfile: its directives and its instructions in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -191,6 +194,18 @@ pub struct Run {
     pub command: Command,
     /// The heredocs of the line, in order.
     pub heredocs: Vec<Heredoc>,
+}
+
+impl Run {
+    /// Returns the heredoc that is all of the command, `RUN <<EOF`: its body is the script, and not what the shell reads.
+    pub fn script(&self) -> Option<&Heredoc> {
+        match (&self.command, self.heredocs.as_slice()) {
+            (Command::Shell(text), [only]) => {
+                heredoc::opening(text.value.trim()).is_some().then_some(only)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// One `--mount`, as fields: what can be checked without variables was checked.

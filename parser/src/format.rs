@@ -2,7 +2,8 @@
 //!
 //! What the file says does not change, not even by a blank: commands for a shell, strings, heredocs and triggers keep every
 //! byte, so that a formatted file is built from the cache of the one before. Comments stay where they are. Each
-//! statement is read again after it was written; one that would say something else is left as it was.
+//! statement is read again after it was written; one that would say something else, or would be written in another way
+//! the next time, is left as it was.
 
 use alloc::{borrow::ToOwned, string::String, vec::Vec};
 use core::ops::Range;
@@ -86,8 +87,7 @@ fn between(gap: &str, out: &mut String, next: Option<&Statement>) {
 }
 
 fn formatted(text: &str, statement: &Statement, escape: char) -> String {
-    let written =
-        Writer { text, escape, out: String::new(), end: 0, is_lost: false }.write(statement);
+    let written = Writer::new(text, escape).write(statement);
     match written.filter(|it| is_same(it, statement, escape)) {
         Some(written) => written,
         None => text[range(statement.span)].to_owned(),
@@ -98,7 +98,7 @@ fn range(span: Span) -> Range<usize> {
     span.start()..span.end()
 }
 
-/// Reports whether a text is one statement that says what this one says.
+/// Reports whether a text is one statement that says what this one says, and stays as it is when it is formatted.
 fn is_same(text: &str, statement: &Statement, escape: char) -> bool {
     let mut statements = Statements::new(text, escape);
     let Some(again) = statements.next() else { return false };
@@ -113,6 +113,7 @@ fn is_same(text: &str, statement: &Statement, escape: char) -> bool {
         && heredocs
         && triggers
         && is_same_node(&again.node, &statement.node)
+        && Writer::new(text, escape).write(&again).as_deref() == text.get(range(again.span))
 }
 
 /// The text that an `ONBUILD` keeps.
@@ -184,7 +185,11 @@ struct Writer<'a> {
     is_lost: bool,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    fn new(text: &'a str, escape: char) -> Self {
+        Writer { text, escape, out: String::new(), end: 0, is_lost: false }
+    }
+
     fn write(mut self, statement: &Statement) -> Option<String> {
         let Statement { node, line, heredocs, span, .. } = statement;
         self.out.push_str(&node.keyword.value.to_ascii_uppercase());
@@ -266,7 +271,7 @@ impl Writer<'_> {
     }
 
     /// Returns whether a gap goes over the end of a line, and the comments in it.
-    fn comments<'a>(&mut self, gap: &'a str, mut mark: Option<char>) -> (bool, Vec<&'a str>) {
+    fn comments<'b>(&mut self, gap: &'b str, mut mark: Option<char>) -> (bool, Vec<&'b str>) {
         let mut comments = Vec::new();
         for (n, line) in gap.split('\n').enumerate() {
             if n > 0 && is_comment(line) {

@@ -62,8 +62,16 @@ fn unknown(keyword: &Text, report: &mut Report) {
         report.add(Mistake::EmptyInstruction, keyword.span);
         return;
     }
-    let names = Name::ALL.into_iter().map(|it| it.0);
-    let hint = suggest::suggest(&keyword.value, names, false)
+    // Two letters that changed places are the likelier mistake: `RNU` is `RUN`, and not `ENV`.
+    let letters = |word: &str| {
+        let mut letters: Vec<char> = word.to_uppercase().chars().collect();
+        letters.sort_unstable();
+        letters
+    };
+    let written = letters(&keyword.value);
+    let mut names = Name::ALL.map(|it| it.0);
+    names.sort_by_key(|it| letters(it) != written);
+    let hint = suggest::suggest(&keyword.value, names.into_iter(), false)
         .map(|it| format!("did you mean `{}`?", suggest::like(&keyword.value, it)));
     report.hinted(
         Mistake::UnknownInstruction { keyword: keyword.value.clone() },

@@ -64,3 +64,18 @@ fn distance(a: &[char], b: &[char], limit: usize) -> Option<usize> {
     }
     row.last().copied().filter(|it| *it <= limit)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances() {
+        let cases = [("", "", 0), ("app", "app", 0), ("ap", "app", 1), ("pap", "app", 2)];
+        for (a, b, expected) in cases {
+            let chars = |it: &str| -> Vec<char> { it.chars().collect() };
+            assert_eq!(distance(&chars(a), &chars(b), 2), Some(expected), "{a} {b}");
+            assert_eq!(distance(&chars(a), &chars("wxyz"), 2), None, "{a}");
+        }
+    }
+}

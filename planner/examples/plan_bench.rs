@@ -130,7 +130,10 @@ fn run(text: &str) -> (usize, [Duration; 3]) {
         }
         for Need::Image(query) in needs {
             let config = ImageConfig::default();
-            facts.images.insert(query, ImageFact { manifest: Digest::of(b""), config });
+            facts.images.insert(
+                query,
+                ImageFact { manifest: Digest::of(b""), target: Digest::of(b""), config },
+            );
         }
     }
     let staged = now() - start;

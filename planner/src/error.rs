@@ -38,7 +38,7 @@ pub enum PlanErrorKind {
     InvalidPlatform { written: String, message: String },
     #[error("target stage `{target}` could not be found")]
     UnknownTarget { target: String },
-    #[error("failed to parse stage name `{name}`: invalid reference format: {message}")]
+    #[error("failed to parse stage name `{name}`: {message}")]
     InvalidReference { name: String, message: String },
     #[error("circular dependency detected on stage: `{stage}`")]
     CircularDependency { stage: String },

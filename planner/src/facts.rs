@@ -44,6 +44,8 @@ impl fmt::Display for ImageOrigin {
 pub struct ImageFact {
     /// The digest of its manifest.
     pub manifest: Digest,
+    /// The digest of what its name stands for: that manifest, or an index with it.
+    pub target: Digest,
     /// Its config, with the digests of its layers.
     pub config: ImageConfig,
 }

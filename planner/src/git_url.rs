@@ -5,6 +5,8 @@
 
 use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
 
+use image::percent;
+
 /// The address of a repository, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GitUrl {
@@ -345,23 +347,10 @@ fn read_query(query: Option<&str>) -> Result<Vec<(String, String)>, GitUrlError>
 
 /// Resolves `%20` and its kin.
 fn decode(text: &str) -> Result<String, GitUrlError> {
-    let error = || GitUrlError::Escape { part: text.to_owned() };
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        rest = tail;
-        if first != b'%' {
-            bytes.push(first);
-            continue;
-        }
-        let digit = |it: Option<&u8>| it.and_then(|it| char::from(*it).to_digit(16));
-        let (Some(high), Some(low)) = (digit(rest.first()), digit(rest.get(1))) else {
-            return Err(error());
-        };
-        bytes.extend(u8::try_from(high * 16 + low));
-        rest = &rest[2..];
-    }
-    String::from_utf8(bytes).map_err(|_| error())
+    let bytes = percent::decode(text.as_bytes());
+    bytes
+        .and_then(|it| String::from_utf8(it).ok())
+        .ok_or_else(|| GitUrlError::Escape { part: text.to_owned() })
 }
 
 fn with_prefix(prefix: &str, value: &str) -> String {

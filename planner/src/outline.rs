@@ -97,11 +97,12 @@ pub fn outline(subject: &Subject<'_>) -> Result<Outline, OutlineError> {
     }
     // The target, what it starts from, and what it takes files from.
     let mut order = alloc::vec![survey.target];
+    let mut known = BTreeSet::from([survey.target]);
     let mut done = 0;
     while let Some(&stage_idx) = order.get(done) {
         done += 1;
         for next in survey.stages[stage_idx].neighbours() {
-            if !order.contains(&next) {
+            if known.insert(next) {
                 order.push(next);
             }
         }
@@ -120,6 +121,7 @@ pub fn outline(subject: &Subject<'_>) -> Result<Outline, OutlineError> {
         outline.description = description.clone().unwrap_or_default();
     }
     let mut seen = BTreeSet::new();
+    let [mut secrets, mut agents] = [BTreeSet::new(), BTreeSet::new()];
     for stage_idx in order {
         let capture = &mut survey.stages[stage_idx].capture;
         capture.close();
@@ -134,11 +136,12 @@ pub fn outline(subject: &Subject<'_>) -> Result<Outline, OutlineError> {
                 });
             }
         }
-        for (mounts, found) in
-            [(&capture.secrets, &mut outline.secrets), (&capture.ssh, &mut outline.ssh)]
-        {
+        for (mounts, seen, found) in [
+            (&capture.secrets, &mut secrets, &mut outline.secrets),
+            (&capture.ssh, &mut agents, &mut outline.ssh),
+        ] {
             for (name, &(required, lines)) in mounts {
-                if !found.iter().any(|it: &OutlineMount| it.name == *name) {
+                if seen.insert(name.clone()) {
                     found.push(OutlineMount {
                         name: name.clone(),
                         required,
@@ -198,11 +201,13 @@ pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
 }
 
 fn columns<const N: usize>(rows: &[[String; N]], gap: usize) -> String {
+    let width = |column: usize| rows.iter().map(|it| it[column].chars().count()).max();
+    let mut widths: [usize; N] =
+        core::array::from_fn(|column| width(column).unwrap_or_default() + gap);
+    widths[N - 1] = 0;
     let mut out = String::new();
     for row in rows {
-        for (column, cell) in row.iter().enumerate() {
-            let width = rows.iter().map(|it| it[column].chars().count()).max().unwrap_or_default();
-            let width = if column + 1 == N { 0 } else { width + gap };
+        for (cell, width) in row.iter().zip(widths) {
             // Writing to a String cannot fail.
             let _ = write!(out, "{cell:width$}");
         }

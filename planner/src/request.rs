@@ -4,6 +4,10 @@ use alloc::{collections::BTreeMap, string::String, vec::Vec};
 
 use image::Platform;
 
+/// Names of build arguments that name a proxy, also in small letters. They say how the machine reaches others and not what is
+/// built, and may have a password in them.
+pub const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+
 /// What to build, and with what.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Request {
@@ -15,6 +19,8 @@ pub struct Request {
     pub labels: Vec<(String, String)>,
     /// The platform to build for.
     pub platform: Platform,
+    /// Nobody asked for that platform: an image keeps the one of its base, if that can be had for another only.
+    pub implicit_platform: bool,
     /// The platform that builds.
     pub build_platform: Platform,
     /// More than one platform is built, so that names of steps carry theirs.

@@ -23,7 +23,7 @@ use parser::{
 
 use self::base::{base_and_platform, context_value, image_base};
 pub(crate) use self::{
-    base::{is_overridden, named_context},
+    base::{is_overridden, named_context, wrong_reference},
     order::sources,
     resolve::Resolved,
 };

@@ -129,7 +129,7 @@ impl Case {
             ..ImageConfig::default()
         };
         config.rootfs.diff_ids = vec![DiffId(Digest::of(name.as_bytes()))];
-        ImageFact { manifest: Digest::of(b"manifest"), config }
+        ImageFact { manifest: Digest::of(b"manifest"), target: Digest::of(b"index"), config }
     }
 
     fn compare(&self, rendered: &str) {

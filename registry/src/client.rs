@@ -19,6 +19,11 @@ use crate::{
     http::{Host, Request, message},
 };
 
+/// A list of tags is no longer than this many documents.
+const PAGES_OF_TAGS: u64 = 16;
+/// What a page of it counts at least, in bytes.
+const SMALLEST_PAGE: u64 = 1024;
+
 /// Speaks with registries.
 #[derive(Clone)]
 pub struct Client {
@@ -119,6 +124,8 @@ impl Client {
             let outcome = async {
                 let mut url = host.url(&format!("{repository}tags/list")).await?;
                 let mut tags = Vec::new();
+                let limit = self.inner.limits.document_bytes.saturating_mul(PAGES_OF_TAGS);
+                let mut n_bytes = 0_u64;
                 loop {
                     let request = Request::new(Method::GET, url.clone());
                     let (status, headers, body) = host
@@ -129,6 +136,12 @@ impl Client {
                         Error::Json { what: format!("answer to {}", request.shown()), source }
                     })?;
                     tags.extend(page.tags.unwrap_or_default());
+                    // Pages may lead in a circle, and then an empty one must count, too.
+                    n_bytes += (body.len() as u64).max(SMALLEST_PAGE);
+                    if n_bytes > limit {
+                        let what = format!("the list of tags of {}", image.repository());
+                        return Err(Error::TooLarge { what, limit });
+                    }
                     let link = headers.get(reqwest::header::LINK).and_then(|it| it.to_str().ok());
                     let next = link
                         .and_then(|it| it.split(['<', '>']).nth(1))

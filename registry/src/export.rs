@@ -1,7 +1,7 @@
 //! An image that is to leave: its documents, and where its blobs are.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Read},
 };
 
@@ -45,6 +45,8 @@ pub struct Export {
     pub documents: Vec<RawDocument>,
     /// Image configs and other small blobs. What is not here is asked of the [`BlobSource`].
     pub configs: Vec<Vec<u8>>,
+    /// Annotations of the root's descriptor, where something lists it: in a layout or an archive of one.
+    pub root_annotations: BTreeMap<String, String>,
 }
 
 /// What to write under which names.
@@ -69,13 +71,14 @@ impl Export {
         })
     }
 
-    /// Returns the descriptor of that document.
+    /// Returns the descriptor of that document, with its annotations.
     ///
     /// # Errors
     ///
     /// As [`root`](Self::root).
     pub fn root_descriptor(&self) -> Result<Descriptor> {
-        self.root().map(|it| it.descriptor())
+        let annotations = self.root_annotations.clone();
+        Ok(Descriptor { annotations, ..self.root()?.descriptor() })
     }
 
     /// Returns the manifests among the documents.

@@ -322,7 +322,11 @@ impl Push<'_> {
 impl Export {
     /// Makes an export of a pulled image, whose layers are elsewhere.
     pub fn of(image: &crate::client::RemoteImage) -> Self {
-        Self { documents: vec![image.manifest.clone()], configs: vec![image.config_bytes.clone()] }
+        Self {
+            documents: vec![image.manifest.clone()],
+            configs: vec![image.config_bytes.clone()],
+            ..Self::default()
+        }
     }
 }
 

@@ -144,6 +144,7 @@ fn indexes_are_resolved_by_platform() {
     let export = Export {
         documents: [amd64.documents, arm64.documents.clone(), vec![index]].concat(),
         configs: [amd64.configs, arm64.configs].concat(),
+        ..Export::default()
     };
     let tar = archive(Format::Docker, &[Named { names: vec![name("multi")], export }], &store);
     let copy = MemoryStore::default();

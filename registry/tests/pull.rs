@@ -260,6 +260,18 @@ async fn documents_that_lie_are_refused() {
 }
 
 #[tokio::test]
+async fn a_list_of_tags_that_leads_in_a_circle_is_cut_off() {
+    let page = format!("{{\"tags\":[\"a\"]}}{}", " ".repeat(3 << 20));
+    let fake = Fake::start(move |request, _| {
+        let next = if request.line.ends_with("?last=a") { "b" } else { "a" };
+        let link = format!("</v2/x/tags/list?last={next}>; rel=\"next\"");
+        Some(Reply::new(200, page.as_bytes()).header("Link", link))
+    });
+    let error = client(&[&fake]).tags(&name(&fake, "x")).await.expect_err("it has no end");
+    assert!(matches!(error, Error::TooLarge { limit, .. } if limit == 64 << 20), "{error}");
+}
+
+#[tokio::test]
 async fn endless_answers_are_cut_off() {
     let fake = Fake::start(|request, _| {
         let status = if request.line.contains("/tags/") { 404 } else { 200 };

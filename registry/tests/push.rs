@@ -169,6 +169,7 @@ async fn indexes_come_after_their_images() {
     let all = Export {
         documents: [amd.documents, arm.documents, vec![index]].concat(),
         configs: [amd.configs, arm.configs].concat(),
+        ..Export::default()
     };
     push(&fake, "app", &all, &store).await.expect("it is taken");
     assert_eq!(state.lock().expect("unpoisoned").documents.len(), 3);

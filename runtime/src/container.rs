@@ -15,6 +15,10 @@ use std::{
 
 use cache::Store;
 use image::ImageId;
+use rustix::{
+    io::Errno,
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::RuntimeError;
@@ -72,12 +76,32 @@ pub struct State {
     pub labels: BTreeMap<String, String>,
     /// Remove it when it has ended.
     pub remove: bool,
+    /// Who runs it, or ran it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runner: Option<Runner>,
     /// How it ended; `None` while it runs, and for one whose kiln was killed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<i32>,
     /// When it ended, in seconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<u64>,
+}
+
+/// The kiln that runs a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runner {
+    /// The number of its process.
+    pub pid: i32,
+    /// The namespace in which that number counts, by inode.
+    pub namespace: u64,
+}
+
+impl Runner {
+    /// This process, if it can tell who it is.
+    fn here() -> Option<Self> {
+        let pid = i32::try_from(std::process::id()).ok()?;
+        Some(Self { pid, namespace: fs::metadata("/proc/self/ns/pid").ok()?.ino() })
+    }
 }
 
 /// A container of this process. Dropping it removes it, unless it has ended and is to be kept.
@@ -131,6 +155,7 @@ impl Container {
             created: now(),
             labels: draft.labels.clone(),
             remove: draft.remove,
+            runner: Runner::here(),
             status: None,
             finished: None,
         };
@@ -169,7 +194,7 @@ impl Container {
     /// Remembers how it ended, or removes it.
     pub(crate) fn ended(mut self, status: i32) -> Result<(), RuntimeError> {
         if self.state.remove {
-            return remove(&self.folder);
+            return remove_folder(&self.folder);
         }
         self.is_kept = true;
         self.state.status = Some(status);
@@ -190,7 +215,7 @@ impl Container {
 impl Drop for Container {
     fn drop(&mut self) {
         if !self.is_kept {
-            let _ = remove(&self.folder);
+            let _ = remove_folder(&self.folder);
         }
     }
 }
@@ -265,7 +290,7 @@ fn sweep(
             if name.ends_with(REMOVED) {
                 gone.push(folder);
             } else if let Some(id) = ContainerId::parse(&name)
-                && !is_running(&folder)?
+                && !has_owner(&folder)?
                 && is_unwanted(read_state(&folder)?.as_ref())
             {
                 let aside = aside(&folder);
@@ -287,6 +312,65 @@ fn sweep(
     Ok(removed)
 }
 
+/// Removes a container that has ended; one that runs stays.
+///
+/// # Errors
+///
+/// As for [`containers`].
+pub fn remove(store: &Store, id: &ContainerId) -> Result<Removed, RuntimeError> {
+    sweep(store, |it| it.is_some_and(|it| it.id == *id))
+}
+
+/// Says whether a container runs.
+///
+/// # Errors
+///
+/// [`RuntimeError::Io`] if its lock cannot be looked at.
+pub fn is_running(store: &Store, id: &ContainerId) -> Result<bool, RuntimeError> {
+    has_owner(&folder_of_all(store).join(id.to_string()))
+}
+
+/// Sends a signal, by its name without `SIG`, to the kiln that runs a container, which passes it on. One that has ended gets none.
+///
+/// # Errors
+///
+/// [`RuntimeError::BadSignal`] if it is none that is passed on, [`RuntimeError::OutOfReach`] if that kiln is in another
+/// container of the machine, [`RuntimeError::Io`] if the signal cannot be sent.
+pub fn send(store: &Store, state: &State, signal: &str) -> Result<(), RuntimeError> {
+    let signal = match signal {
+        "HUP" | "1" => Signal::HUP,
+        "INT" | "2" => Signal::INT,
+        "QUIT" | "3" => Signal::QUIT,
+        "USR1" | "10" => Signal::USR1,
+        "USR2" | "12" => Signal::USR2,
+        "ALRM" | "14" => Signal::ALARM,
+        "TERM" | "15" => Signal::TERM,
+        "CONT" | "18" => Signal::CONT,
+        name => return Err(RuntimeError::BadSignal { name: name.to_owned() }),
+    };
+    let here = Runner::here();
+    let runner = state.runner.filter(|it| here.is_some_and(|here| here.namespace == it.namespace));
+    let pid = runner.and_then(|it| Pid::from_raw(it.pid)).ok_or(RuntimeError::OutOfReach)?;
+    let failed = |errno: Errno| {
+        RuntimeError::io("send a signal to", format!("/proc/{}", pid.as_raw_nonzero()))(
+            errno.into(),
+        )
+    };
+    let handle = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(handle) => handle,
+        Err(Errno::SRCH) => return Ok(()),
+        Err(errno) => return Err(failed(errno)),
+    };
+    // Looked at last: as long as somebody holds the lock, it is that process.
+    if !is_running(store, &state.id)? {
+        return Ok(());
+    }
+    match pidfd_send_signal(&handle, signal) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(errno) => Err(failed(errno)),
+    }
+}
+
 fn folder_of_all(store: &Store) -> PathBuf {
     store.root().join("containers")
 }
@@ -296,7 +380,7 @@ fn list(all: &Path) -> Result<Vec<(State, bool)>, RuntimeError> {
     for name in names(all)?.iter().filter(|it| ContainerId::parse(it).is_some()) {
         let folder = all.join(name);
         if let Some(state) = read_state(&folder)? {
-            found.push((state, is_running(&folder)?));
+            found.push((state, has_owner(&folder)?));
         }
     }
     found.sort_by(|(a, _), (b, _)| (b.created, &a.id).cmp(&(a.created, &b.id)));
@@ -325,7 +409,7 @@ fn read_state(folder: &Path) -> Result<Option<State>, RuntimeError> {
     }
 }
 
-fn is_running(folder: &Path) -> Result<bool, RuntimeError> {
+fn has_owner(folder: &Path) -> Result<bool, RuntimeError> {
     let path = folder.join("lock");
     match File::open(&path) {
         Ok(file) => match file.try_lock() {
@@ -357,7 +441,7 @@ fn make_folder(path: &Path) -> Result<(), RuntimeError> {
 }
 
 /// Removes a folder: first its name, so that what is half gone is no container.
-fn remove(folder: &Path) -> Result<(), RuntimeError> {
+fn remove_folder(folder: &Path) -> Result<(), RuntimeError> {
     let aside = aside(folder);
     match fs::rename(folder, &aside) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

@@ -36,6 +36,15 @@ pub enum RuntimeError {
         /// Whether that one still runs.
         is_running: bool,
     },
+    /// A signal is none that `kiln run` passes on.
+    #[error("`{name}` is no signal that is passed on")]
+    BadSignal {
+        /// The name as given.
+        name: String,
+    },
+    /// The process that runs a container cannot be seen from here.
+    #[error("who runs it is not known here")]
+    OutOfReach,
     /// Standard input should become the input of a terminal and is none.
     #[error("a terminal was asked for, but standard input is none")]
     NotATerminal,
@@ -79,6 +88,8 @@ impl RuntimeError {
             Self::RelativeWorkdir { .. } => "relative-workdir",
             Self::BadName { .. } => "bad-container-name",
             Self::NameInUse { .. } => "container-name-in-use",
+            Self::BadSignal { .. } => "bad-signal",
+            Self::OutOfReach => "out-of-reach",
             Self::NotATerminal => "not-a-terminal",
             Self::Terminal { .. } => "terminal",
             Self::Signals { .. } => "signals",
@@ -93,10 +104,16 @@ impl RuntimeError {
         match self {
             Self::NoCommand => Some("write the command behind the image, or give the image a CMD"),
             Self::NameInUse { is_running: true, .. } => {
-                Some("choose another name, or stop that container")
+                Some("choose another name, or end that container with `kiln stop`")
             }
             Self::NameInUse { .. } => Some(
-                "choose another name; `kiln system prune` removes containers that have ended, `--rm` removes them at once",
+                "choose another name; `kiln rm` removes a container that has ended, `--rm` removes it at once",
+            ),
+            Self::BadSignal { .. } => {
+                Some("known are HUP, INT, QUIT, USR1, USR2, ALRM, TERM, CONT and KILL")
+            }
+            Self::OutOfReach => Some(
+                "end it where it was started: another container of this machine shares this store",
             ),
             Self::NotATerminal => Some("leave `-t` away where input comes from a pipe or a file"),
             Self::Sandbox(error) => error.hint(),

@@ -39,7 +39,10 @@ mod mounts;
 pub mod request;
 pub mod run;
 
-pub use container::{Container, Removed, State, containers, reap, remove_ended, sizes};
+pub use container::{
+    Container, ContainerId, Removed, Runner, State, containers, is_running, reap, remove,
+    remove_ended, send, sizes,
+};
 pub use error::RuntimeError;
 pub use request::{Bind, RunRequest, Tmpfs};
 pub use run::{Image, run};

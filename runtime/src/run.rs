@@ -3,10 +3,7 @@
 use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
 };
 
 use cache::{Store, StoreError};
@@ -61,8 +58,8 @@ pub fn run(
 
     // While this lives, nobody collects the layers that the container stands on.
     let _lease = store.lease()?;
-    let lower = trees(store, image.layers)?;
     let view = view(store, image.layers)?;
+    let lower = store.stack(&view)?;
     let draft = Draft {
         name: request.name.as_deref(),
         image: image.name,
@@ -110,44 +107,6 @@ pub fn run(
     sandbox::release();
     container.ended(exit.shell_status())?;
     Ok(exit)
-}
-
-/// The unpacked layers; those that are not yet are unpacked side by side.
-fn trees(store: &Store, layers: &[DiffId]) -> Result<Vec<PathBuf>, StoreError> {
-    let mut lowest = 0;
-    for (nth, layer) in layers.iter().enumerate() {
-        if store.index(layer)?.hides_all() {
-            lowest = nth;
-        }
-    }
-    let layers = &layers[lowest..];
-    let mut missing = Vec::new();
-    for layer in layers {
-        if !store.has_tree(layer)? {
-            missing.push(layer);
-        }
-    }
-    let n_threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        let work = || {
-            while let Some(layer) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-                store.ensure_tree(layer)?;
-            }
-            Ok::<_, StoreError>(())
-        };
-        let threads: Vec<_> = (1..n_threads).map(|_| scope.spawn(work)).collect();
-        let mut result = work();
-        for thread in threads {
-            result = result.and(match thread.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            });
-        }
-        result
-    })?;
-    let trees = layers.iter().map(|it| store.ensure_tree(it)).collect::<Result<_, _>>()?;
-    Ok(cache::tree::uncovered(trees))
 }
 
 fn view(store: &Store, layers: &[DiffId]) -> Result<View, StoreError> {

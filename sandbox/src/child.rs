@@ -112,6 +112,8 @@ pub struct Child {
     /// Whether killing the first process ends all others.
     has_namespace: bool,
     streams: Mutex<Streams>,
+    /// The file system of the command; it is gone when the last handle is.
+    root: Mutex<Option<OwnedFd>>,
     state: Mutex<State>,
 }
 
@@ -143,8 +145,14 @@ impl Child {
             control,
             has_namespace: true,
             streams: Mutex::new(Streams { stdin, stdout, stderr, terminal: None }),
+            root: Mutex::new(None),
             state: Mutex::new(State { exit: None, clean_up }),
         }
+    }
+
+    pub(crate) fn with_root(mut self, root: OwnedFd) -> Self {
+        self.root = Mutex::new(Some(root));
+        self
     }
 
     /// Without a pid namespace it is the first process that ends the others.
@@ -189,6 +197,12 @@ impl Child {
     /// Takes our end of the terminal, of a process that has one. Reading gives `EIO` at the end.
     pub fn take_terminal(&self) -> Option<OwnedFd> {
         lock(&self.streams).terminal.take()
+    }
+
+    /// Takes the handle that keeps the file system of the command; else [`wait`](Self::wait) drops it. To take an overlay apart in
+    /// which much was looked at takes as long as to start many processes: whoever drops the handle waits for that.
+    pub fn take_root(&self) -> Option<OwnedFd> {
+        lock(&self.root).take()
     }
 
     /// Limits that were asked for and that this machine cannot enforce, one sentence each.
@@ -271,6 +285,7 @@ impl Child {
         let mut exit = self.reported();
         exit.oom = state.clean_up.limit_groups.had_oom_kill();
         exit.too_many_processes = state.clean_up.limit_groups.had_too_many_processes();
+        drop(self.take_root());
         state.clean_up.run();
         state.exit = Some(exit);
         Ok(Some(exit))

@@ -1,38 +1,44 @@
 //! The sandbox of a root that may not mount: chroot, a tree of its own, and Landlock.
 //!
 //! That is how far one gets in a container with default capabilities and the default filter: no namespace can be made, but
-//! `chroot` works, `mknod` and `chown` too. So the process gets a tree that is its alone; what other sandboxes mount is put into that
+//! `chroot` works, `chown` too, and mostly `mknod`. So the process gets a tree that is its alone; what other sandboxes mount is put into that
 //! tree ([`place`]) and taken out again; and the rest of the machine is kept from it by Landlock ([`landlock`]), by missing
 //! capabilities (no `CAP_SYS_CHROOT`, without which a chroot is not left; no `CAP_MKNOD`), and by `no_new_privs`, which Landlock
 //! and the system call filter need here. A set-user-id program gains nothing for that reason.
 //!
-//! Read on in [`init`], the first process; [`files`], `/dev` and what of `/proc` is a copy; [`proc`] and [`caller`], what of it is true.
+//! Read on in [`init`], the first process; [`files`], `/dev` and what of `/proc` is a copy; [`proc`], [`calls`], [`caller`] and [`listing`],
+//! what of it is true; [`nodes`], devices where `mknod` is refused, too; [`orphans`], what is left if both kiln and the first process are killed.
 //!
 //! What it cannot give: a host name, process ids and a network of its own. Without a network, a command can make no sockets but local
 //! ones; not even a loopback interface is there.
 
 mod caller;
+mod calls;
 mod files;
 mod init;
 mod landlock;
+mod listing;
+mod nodes;
+mod orphans;
 mod place;
 mod proc;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, makedev};
+use rustix::fs::{Gid, Mode, StatVfsMountFlags, Uid};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::CapabilitySet;
 
-use self::{init::Jail, place::Kind};
+pub use self::orphans::end_orphans;
+use self::{init::Jail, nodes::Nodes, place::Kind};
 pub(crate) use self::{place::Placed, proc::ProcServer};
 use crate::caps;
-use crate::cgroup::LimitGroups;
+use crate::cgroup::{DeviceGroup, LimitGroups};
 use crate::child::{Child, CleanUp, receive};
 use crate::error::SandboxError;
 use crate::inside;
@@ -49,6 +55,14 @@ use crate::user;
 use crate::userns::Refusal;
 
 static CHOSEN: AtomicBool = AtomicBool::new(false);
+static TREES: OnceLock<PathBuf> = OnceLock::new();
+
+/// Says where copied trees will lie, so that it is tried there what they need; the folder may be made later. Without it, that is
+/// tried in the folder for temporary files. To be called before [`isolate`](crate::isolate).
+pub fn trees_in(folder: &Path) {
+    let there = folder.ancestors().find(|it| it.is_dir());
+    let _ = TREES.set(there.unwrap_or(Path::new("/")).to_owned());
+}
 
 /// Whether processes of this kiln run in a chroot and a copied tree.
 pub(crate) fn is_chosen() -> bool {
@@ -64,12 +78,16 @@ pub(crate) fn choose() -> Result<(), Refusal> {
 
 /// What of it works here, in words.
 pub(crate) fn describe() -> Result<String, Refusal> {
-    try_out()?;
-    Ok(format!("chroot, mknod and chown; Landlock keeps apart {}", landlock::describe()))
+    let devices = match try_out()? {
+        true => "devices of its own",
+        false => "devices of the container",
+    };
+    Ok(format!("chroot and chown; {devices}; Landlock keeps apart {}", landlock::describe()))
 }
 
-/// Tries what it takes: to change the root, to make a device that works, and to give a file away.
-fn try_out() -> Result<(), Refusal> {
+/// Tries what it takes: to change the root, to give a file away, and to make a device that works or to lend one. Returns whether it
+/// can be made.
+fn try_out() -> Result<bool, Refusal> {
     let needs = |what: &str, errno: Errno, capability: &str| {
         Refusal::new(
             format!("without mounts, a chroot is needed, and {what} is refused: {errno}"),
@@ -80,33 +98,48 @@ fn try_out() -> Result<(), Refusal> {
     };
     crate::probe::try_in(0, || rustix::process::chroot(c"/"))
         .map_err(|errno| needs("changing the root", errno, "CAP_SYS_CHROOT"))?;
-    let folder = std::env::temp_dir().join(format!(".kiln-probe-{}", std::process::id()));
+    let place = TREES.get().cloned().unwrap_or_else(std::env::temp_dir);
+    let flags = rustix::fs::statvfs(&place).map_or(StatVfsMountFlags::empty(), |it| it.f_flag);
+    if flags.contains(StatVfsMountFlags::NOEXEC) {
+        return Err(Refusal::new(
+            format!(
+                "trees would be copied to `{}`, which is mounted with `noexec`",
+                place.display()
+            ),
+            "name a folder on another file system with KILN_ROOT, for example of a volume",
+        ));
+    }
+    let folder = place.join(format!(".kiln-probe-{}", std::process::id()));
     let made = rustix::fs::mkdir(&folder, Mode::RWXU);
     made.map_err(|errno| {
         Refusal::plain(format!("cannot write to `{}`: {errno}", folder.display()))
     })?;
-    let node = folder.join("null");
     let tried = || {
-        let device = makedev(1, 3);
-        let mode = Mode::RUSR | Mode::WUSR;
-        rustix::fs::mknodat(inside::HERE, &node, FileType::CharacterDevice, mode, device)
-            .map_err(|errno| needs("making a device", errno, "CAP_MKNOD"))?;
-        rustix::fs::open(&node, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|errno| needs("opening a device", errno, "the usual devices"))?;
+        let plain = |errno: Errno| Refusal::plain(format!("cannot try to make devices: {errno}"));
+        let dir = inside::open_dir(&folder).map_err(plain)?;
+        let has_nodes = files::takes_nodes(&dir).map_err(plain)?;
+        if !has_nodes && !has_listener() {
+            return Err(Refusal::new(
+                "without mounts, `/dev` takes devices that can be made or lent, and both are refused",
+                "run kiln as root of a container that has CAP_MKNOD, or whose filter permits the call `seccomp`",
+            ));
+        }
         let (uid, gid) = (Some(Uid::from_raw(1)), Some(Gid::from_raw(1)));
-        rustix::fs::chownat(inside::HERE, &node, uid, gid, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|errno| needs("giving a file away", errno, "CAP_CHOWN"))
+        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::chownat(inside::HERE, &folder, uid, gid, flags)
+            .map_err(|errno| needs("giving a file away", errno, "CAP_CHOWN"))?;
+        Ok(has_nodes)
     };
     let tried = tried();
     let _ = inside::remove_all(&folder);
-    tried?;
+    let has_nodes = tried?;
     let own = rustix::thread::gettid().as_raw_nonzero();
     if !Path::new(&format!("/proc/self/task/{own}/children")).exists() {
         return Err(Refusal::plain(
             "the kernel does not list the children of a process (CONFIG_PROC_CHILDREN)",
         ));
     }
-    Ok(())
+    Ok(has_nodes)
 }
 
 /// Starts the process that `spec` describes, in a chroot.
@@ -122,13 +155,17 @@ pub(crate) fn spawn(spec: &Spec) -> Result<Child, SandboxError> {
         return Err(invalid("working directory", spec.cwd.as_os_str(), "it is not absolute"));
     }
     let mut clean_up = CleanUp::default();
+    let failed = |errno| SandboxError::path("open", aside, errno);
+    if files::any_node_works(&inside::open_dir(aside).map_err(failed)?) {
+        clean_up.device_group = Some(device_group()?);
+    }
     let root = inside::open_dir(tree).map_err(|errno| SandboxError::path("open", tree, errno))?;
     let identity = user::identify(root.as_fd(), &spec.user)?;
     let cwd = inside::components(&spec.cwd);
     let placed = clean_up.placed.insert(
         Placed::new(&root, aside).map_err(|errno| SandboxError::path("open", aside, errno))?,
     );
-    fill(placed, spec)?;
+    let (listings, nodes) = fill(placed, spec)?;
     if spec.create_cwd {
         inside::create_dirs(root.as_fd(), &cwd)
             .map_err(|errno| SandboxError::path("create working directory", &spec.cwd, errno))?;
@@ -153,7 +190,7 @@ pub(crate) fn spawn(spec: &Spec) -> Result<Child, SandboxError> {
         dies_with_parent: true,
         filter: Some(
             seccomp::without_namespaces(granted, spec.network != Network::None, |name| {
-                if asks { proc::ask(name) } else { None }
+                if asks { calls::ask(name) } else { None }
             })
             .into(),
         ),
@@ -166,8 +203,21 @@ pub(crate) fn spawn(spec: &Spec) -> Result<Child, SandboxError> {
     };
     let ruleset = landlock::ruleset(root.as_fd())
         .map_err(|errno| SandboxError::setup("make the rules of Landlock", errno))?;
-    let jail = Jail { root, ruleset, command_line: command_line(), process };
-    start(spec, jail, ours, clean_up)
+    let group = clean_up.device_group.as_mut();
+    let (start_in, join) = group.map_or((None, None), |it| (it.start_in.take(), it.join.take()));
+    let jail = Jail { root, ruleset, join, command_line: command_line(), process };
+    start(spec, jail, start_in, ours, (listings, nodes), clean_up)
+}
+
+/// What decides about device nodes where nobody else does.
+fn device_group() -> Result<DeviceGroup, SandboxError> {
+    DeviceGroup::enter().ok_or_else(|| SandboxError::Unsupported {
+        reason: "the device nodes of an image would work in a chroot here, and no control group can forbid it".to_owned(),
+        remedy: Some(
+            "run kiln in a container, which forbids them, or with the right to make control groups"
+                .to_owned(),
+        ),
+    })
 }
 
 /// What it may do: what Docker grants and this process has, but for what would lead out of the root.
@@ -205,15 +255,20 @@ fn has_listener() -> bool {
     })
 }
 
-/// Puts into the tree what is mounted elsewhere.
-fn fill(placed: &mut Placed, spec: &Spec) -> Result<(), SandboxError> {
+/// Puts into the tree what is mounted elsewhere. Returns the folder for what [`listing`] makes, and the devices that are to be lent.
+fn fill(placed: &mut Placed, spec: &Spec) -> Result<(OwnedFd, &'static Nodes), SandboxError> {
     let at = |path: &str| inside::components(Path::new(path));
     let failed =
         |path: &'static str| move |error: std::io::Error| SandboxError::path("fill", path, error);
     let dev = placed.directory(&at("/dev"), Kind::Top, 0o755);
-    dev.and_then(|it| files::fill_dev(&it)).map_err(|errno| failed("/dev")(errno.into()))?;
+    let has_nodes = dev.and_then(|it| files::fill_dev(&it));
+    let nodes = match has_nodes.map_err(|errno| failed("/dev")(errno.into()))? {
+        true => Nodes::none(),
+        false => Nodes::of_container(),
+    };
     let proc = placed.directory(&at("/proc"), Kind::Top, 0o555);
-    proc.map_err(std::io::Error::from)
+    let listings = proc
+        .map_err(std::io::Error::from)
         .and_then(|it| files::fill_proc(&it))
         .map_err(failed("/proc"))?;
     placed
@@ -264,7 +319,7 @@ fn fill(placed: &mut Placed, spec: &Spec) -> Result<(), SandboxError> {
         }
         .map_err(failed)?;
     }
-    Ok(())
+    Ok((listings, nodes))
 }
 
 fn is_socket(path: &Path) -> bool {
@@ -274,7 +329,9 @@ fn is_socket(path: &Path) -> bool {
 fn start(
     spec: &Spec,
     mut jail: Jail,
-    ours: [Option<std::os::fd::OwnedFd>; 3],
+    start_in: Option<OwnedFd>,
+    ours: [Option<OwnedFd>; 3],
+    (listings, nodes): (OwnedFd, &'static Nodes),
     mut clean_up: CleanUp,
 ) -> Result<Child, SandboxError> {
     let failed = |errno: Errno| SandboxError::setup("start the set-up process", errno);
@@ -286,7 +343,13 @@ fn start(
     let (control, control_of_init) = sockets()?;
     // No handler of ours may run in the copy.
     let mask = sys::block_signals();
-    let forked = sys::fork_into(0, None);
+    let mut forked = sys::fork_into(0, start_in.as_ref().map(|it| it.as_fd()));
+    match &forked {
+        // Started in its group already.
+        Ok(Fork::Child) if start_in.is_some() => jail.join = None,
+        Err(_) if start_in.is_some() => forked = sys::fork_into(0, None),
+        _ => {}
+    }
     if let Ok(Fork::Child) = forked {
         init::run(&mut jail, &report, &control_of_init);
     }
@@ -302,7 +365,7 @@ fn start(
         && record[0] == crate::init::LISTENER
         && let Some(listener) = handle.take()
     {
-        match ProcServer::start(listener, pid) {
+        match ProcServer::start(listener, pid, jail.process.capabilities, listings, nodes) {
             Ok(server) => clean_up.proc_server = Some(server),
             Err(errno) => refused = Some(errno),
         }

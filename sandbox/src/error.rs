@@ -162,6 +162,9 @@ impl SandboxError {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::ExecFormat { remedy, .. } => Some(remedy),
+            Self::CommandNotFound { command } if !command.contains('/') => {
+                Some("it is in none of the folders of PATH")
+            }
             Self::CommandNotFound { .. } => {
                 Some("if the file exists, the interpreter it names may be missing")
             }

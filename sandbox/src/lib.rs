@@ -62,6 +62,7 @@ mod userns;
 
 pub use cgroup::{release, remove_stale};
 pub use child::{Child, Exit};
+pub use chroot::{end_orphans, trees_in};
 pub use error::SandboxError;
 pub use net::{Isolated, gateway, isolated, resolv_conf};
 pub use notify::{Inode, LinkOwners};
@@ -70,4 +71,5 @@ pub use spawn::spawn;
 pub use spec::{
     Access, Capabilities, CgroupLimits, Mount, Network, Root, Seccomp, Source, Spec, Stdio,
 };
+pub use sys::give_memory_back;
 pub use userns::{Isolation, copies_trees, has_one_id as keeps_owners, isolate};

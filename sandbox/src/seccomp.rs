@@ -60,9 +60,9 @@ const ABIS: [Abi; 2] = [
 pub(crate) fn filter(granted: u64) -> std::borrow::Cow<'static, [Instruction]> {
     static DEFAULT: OnceLock<Vec<Instruction>> = OnceLock::new();
     if granted == caps::DEFAULT {
-        DEFAULT.get_or_init(|| build(granted, &SOCKET_FAMILIES, |_| None)).into()
+        DEFAULT.get_or_init(|| build(granted, &SOCKET_FAMILIES, true, |_| None)).into()
     } else {
-        build(granted, &SOCKET_FAMILIES, |_| None).into()
+        build(granted, &SOCKET_FAMILIES, true, |_| None).into()
     }
 }
 
@@ -116,20 +116,21 @@ pub(crate) fn numbers() -> impl Iterator<Item = (&'static str, i32)> {
     rows().filter_map(|row| Some((row[0], row[ABIS[0].column].parse().ok()?)))
 }
 
-/// The filter of a process that has no namespaces: without `has_network` it can make local sockets only, and somebody is asked
-/// about calls of this machine's own architecture.
+/// The filter of a process that has no namespaces: it can set limits of its own only, without `has_network` it can make local sockets
+/// only, and somebody is asked about calls of this machine's own architecture.
 pub(crate) fn without_namespaces(
     granted: u64,
     has_network: bool,
     ask: impl Fn(&str) -> Option<Ask>,
 ) -> Vec<Instruction> {
     let families: &[_] = if has_network { &SOCKET_FAMILIES } else { &LOCAL_FAMILIES };
-    build(granted, families, ask)
+    build(granted, families, false, ask)
 }
 
 fn build(
     granted: u64,
     families: &[(u32, u32)],
+    has_own_ids: bool,
     ask: impl Fn(&str) -> Option<Ask>,
 ) -> Vec<Instruction> {
     let mut sections: Vec<(u32, Vec<(u32, Action)>)> = Vec::new();
@@ -142,7 +143,11 @@ fn build(
                 if row[0] == "socketcall" && families != SOCKET_FAMILIES {
                     return Some((number, Action::Errno(libc::EPERM as u16)));
                 }
-                let own = verdict(row[row.len() - 1], granted, families);
+                let own = match row[0] {
+                    // By its number it would be a process outside, kiln for one.
+                    "prlimit64" if !has_own_ids => Action::AllowIf(vec![Compare::Between(0, 0)]),
+                    _ => verdict(row[row.len() - 1], granted, families),
+                };
                 let asked = if abi.column == ABIS[0].column { ask(row[0]) } else { None };
                 Some((number, with(own, asked)))
             })

@@ -458,7 +458,7 @@ fn start(spec: &Spec, prepared: Prepared) -> Result<Child, SandboxError> {
         received = receive(reports.as_fd(), &mut record);
     }
     let n_read = received.map(|(n_bytes, _)| n_bytes);
-    let mut child = Child::new(pid, pidfd, control, ours, clean_up);
+    let child = Child::new(pid, pidfd, control, ours, clean_up);
     if n_read != Ok(0) {
         let failure = Failure::decode(&record[..n_read.unwrap_or(0)]);
         let error = failure.map_or(SandboxError::SetupDied, |it| {
@@ -468,7 +468,8 @@ fn start(spec: &Spec, prepared: Prepared) -> Result<Child, SandboxError> {
         drop(child);
         return Err(error);
     }
-    drop((program, root));
+    drop(program);
+    let mut child = child.with_root(root);
     if matches!(spec.stdio, Stdio::Pty { .. }) {
         child.receive_terminal()?;
     }

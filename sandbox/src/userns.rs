@@ -93,9 +93,11 @@ pub fn isolate(isolation: Isolation) -> Result<(), SandboxError> {
         Isolation::Auto => {
             let entered = enter(Maps::find).or_else(|_| enter(Maps::single));
             if let Err(refusal) = entered
-                && chroot::choose().is_err()
+                && let Err(of_chroot) = chroot::choose()
             {
-                let _ = REFUSED.set(refusal);
+                // Root of a container lacks less for the latter, an ordinary user for the former.
+                let is_root = rustix::process::geteuid().is_root();
+                let _ = REFUSED.set(if is_root { of_chroot } else { refusal });
             }
             Ok(())
         }
@@ -449,7 +451,14 @@ pub(crate) fn why_no_namespace(errno: Errno) -> Refusal {
         }
         None => Refusal::new(
             reason,
-            "in a container: `--security-opt seccomp=unconfined`, or for a pod a seccomp profile that allows `unshare` and `mount`",
+            match rustix::process::geteuid().is_root() {
+                true => {
+                    "in a container: `--security-opt seccomp=unconfined`, or for a pod a seccomp profile that allows `unshare` and `mount`"
+                }
+                false => {
+                    "in a container: run kiln as its root (`-u 0:0`, for a pod `runAsUser: 0`); or `--security-opt seccomp=unconfined`, for a pod a seccomp profile that allows `unshare` and `mount`"
+                }
+            },
         ),
     }
 }

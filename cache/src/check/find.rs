@@ -28,15 +28,16 @@ use crate::{
     images::{Document, NamedImage},
     layer::LayerRecord,
     lease::{Held, hex, unhex},
+    owners,
     step::{StepKey, StepRecord},
-    store::{FOLDERS, LAYOUT, Store, flushed_batch, guard},
+    store::{FOLDERS, LAYOUT, Store, guard},
 };
 
 /// No record is larger.
-const MAX_RECORD_BYTES: u64 = 1 << 30;
+pub(super) const MAX_RECORD_BYTES: u64 = 1 << 30;
 
 pub(super) struct Finder<'a> {
-    store: &'a Store,
+    pub(super) store: &'a Store,
     findings: Vec<Finding>,
     /// Who needs a layer, and who needs a blob.
     of_layers: HashMap<DiffId, BTreeSet<String>>,
@@ -108,7 +109,7 @@ impl<'a> Finder<'a> {
     }
 
     /// Notes a file that has to go.
-    fn file(
+    pub(super) fn file(
         &mut self,
         kind: ProblemKind,
         path: PathBuf,
@@ -236,7 +237,7 @@ impl<'a> Finder<'a> {
     }
 
     /// Notes a record that cannot be read. One that a power cut left empty is no damage: it was never vouched for.
-    fn record(
+    pub(super) fn record(
         &mut self,
         kind: ProblemKind,
         path: PathBuf,
@@ -346,7 +347,7 @@ impl<'a> Finder<'a> {
     fn tree(&self, record: &LayerRecord) -> Result<Option<String>, StoreError> {
         let diff_id = &record.diff_id;
         let path = self.store.tree_path(diff_id);
-        let has_owners = self.store.can_own();
+        let has_owners = self.store.can_own() && !owners::are_beside();
         let is_exact = !record.can_be_remade;
         let index = match self.store.stored_index(diff_id)? {
             Some(index) => index,
@@ -448,39 +449,6 @@ impl<'a> Finder<'a> {
         {
             // It follows from the images, kiln never reads it, and whoever dies before it is written leaves the old one.
             report.leftovers.push(path);
-        }
-        Ok(())
-    }
-
-    fn others(&mut self, report: &mut CheckReport) -> Result<(), StoreError> {
-        let mounts = self.store.path("mounts");
-        for name in files::names(&mounts)? {
-            let info = mounts.join(&name).join("info.json");
-            let bytes = files::read_small(&info, 1 << 20)?;
-            if bytes.is_some_and(|it| crate::mount::is_damaged(&it)) {
-                let path = Path::new("mounts").join(&name).join("info.json");
-                self.record(ProblemKind::Mount, path, None, report);
-            }
-        }
-        let sealed = [(ProblemKind::StatCache, "stat-cache")];
-        for (kind, folder) in sealed {
-            for name in files::names(&self.store.path(folder))? {
-                let path = Path::new(folder).join(&name);
-                let bytes = files::read_small(&self.store.root().join(&path), u64::MAX - 1)?;
-                if bytes.is_some_and(|it| !files::is_sealed(&it)) {
-                    self.record(kind, path, None, report);
-                }
-            }
-        }
-        let owners = files::read_small(&self.store.path("owners"), 1 << 20)?;
-        if owners.is_some_and(|it| !files::is_sealed(&it)) {
-            self.record(ProblemKind::Owners, "owners".into(), None, report);
-        }
-        let flushed = files::read_small(&self.store.path("flushed"), MAX_RECORD_BYTES)?;
-        let flushed = flushed.unwrap_or_default();
-        let flushed = String::from_utf8_lossy(&flushed);
-        if flushed.lines().any(|it| !it.is_empty() && flushed_batch(it).is_none()) {
-            report.leftovers.push("flushed".into());
         }
         Ok(())
     }

@@ -13,20 +13,17 @@ use image::{
 };
 use rustix::{
     fs::{
-        AtFlags, Dir, FileType, Mode, OFlags, Stat, lgetxattr, makedev, open, openat, readlinkat,
-        statat,
+        AtFlags, Dir, FileType, Mode, Stat, lgetxattr, makedev, open, openat, readlinkat, statat,
     },
     io::Errno,
 };
 
 use crate::{
-    below::{open_in_root, open_in_tree, through},
+    below::{OPEN_FOLDER, open_in_root, open_in_tree, through},
     error::show,
     on_disk::{is_whiteout, kept},
+    owners::{self, Record},
 };
-
-const OPEN_FOLDER: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Returns the first thing in which the tree at `path` is not what the index tells of.
 ///
@@ -86,8 +83,13 @@ impl Comparison {
             Err(Errno::NOENT) => return Some("is not there".to_owned()),
             Err(err) => return Some(format!("cannot be read: {err}")),
         };
+        // With one id a device is an empty file that says which one it stands for.
+        let is_beside = is_device && owners::are_beside();
         let expected = match &entry.kind {
             Kind::File { .. } => FileType::RegularFile,
+            Kind::CharDevice { .. } | Kind::BlockDevice { .. } if is_beside => {
+                FileType::RegularFile
+            }
             Kind::Directory => FileType::Directory,
             Kind::Symlink { .. } => FileType::Symlink,
             Kind::Hardlink { target } => return self.hardlink(&stat, target),
@@ -97,6 +99,18 @@ impl Comparison {
         };
         if FileType::from_raw_mode(stat.st_mode) != expected {
             return Some("is another kind of file".to_owned());
+        }
+        // Links and pipes can have no record.
+        if owners::are_beside() && !matches!(expected, FileType::Symlink | FileType::Fifo) {
+            let (_, name) = split_path(&entry.path);
+            let name = if name.is_empty() { b".".as_slice() } else { name };
+            let record = Record::get(&through(&folder, name)).unwrap_or_default();
+            if record.device != Record::of(entry).device {
+                return Some("is another device".to_owned());
+            }
+            if record != Record::of(entry) {
+                return Some("has another owner".to_owned());
+            }
         }
         if self.has_owners {
             if (stat.st_uid, stat.st_gid) != (entry.uid, entry.gid) {
@@ -128,7 +142,7 @@ impl Comparison {
                 }
             }
             Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor }
-                if stat.st_rdev != makedev(*major, *minor) =>
+                if !is_beside && stat.st_rdev != makedev(*major, *minor) =>
             {
                 return Some("is another device".to_owned());
             }

@@ -91,7 +91,8 @@ impl Overlay {
         let mut options =
             format!("redirect_dir=off,metacopy=off,index=off,lowerdir={}", lower.join(":"));
         if let Some((upper, work)) = upper {
-            options += &format!(",upperdir={},workdir={}", upper.display(), work.display());
+            options +=
+                &format!(",upperdir={},workdir={},volatile", upper.display(), work.display());
         }
         let options = std::ffi::CString::new(options).expect("no NUL");
         rustix::mount::mount(

@@ -8,9 +8,19 @@ use super::{limits::LimitArgs, refused};
 use crate::{
     progress::Mode,
     values::{
-        self, AddHost, Annotation, Call, Output, Pair, Secret, Ssh, Ulimit, annotation::annotation,
-        call::call, host::add_host, isolation::isolation, limit::ulimit, output::output,
-        pair::named, pair::pair, secret::secret, size::size, ssh::ssh,
+        AddHost, Annotation, Attest, Call, Output, Pair, Secret, Ssh, Ulimit,
+        annotation::annotation,
+        attest::{attest, provenance, sbom},
+        call::call,
+        host::add_host,
+        isolation::isolation,
+        limit::ulimit,
+        output::output,
+        pair::named,
+        pair::pair,
+        secret::secret,
+        size::size,
+        ssh::ssh,
     },
 };
 
@@ -18,7 +28,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub struct BuildArgs {
     /// Directory, URL or archive to build from; `-` reads a tar or a Dockerfile from standard input
-    #[arg(value_name = "PATH|URL|-")]
+    #[arg(id = "path", value_name = "PATH|URL|-")]
     pub context: String,
 
     /// Name the image, and the tag (`name:tag`); may be repeated
@@ -59,7 +69,7 @@ pub struct BuildArgs {
     #[arg(long, help_heading = "Cache")]
     pub pull: bool,
 
-    /// Where the result goes: `type=image|oci|docker|local|tar[,dest=PATH]…`, or a directory
+    /// Where the result goes: `type=image|oci|docker|local|tar|cacheonly[,dest=PATH]…`, or a directory
     #[arg(short, long = "output", value_name = "OUTPUT", value_parser = output, help_heading = "Result")]
     pub outputs: Vec<Output>,
     /// Keep the image in the store, as `--output=type=docker` does (the default)
@@ -77,14 +87,17 @@ pub struct BuildArgs {
     /// Write what was made to a file, as JSON
     #[arg(long, value_name = "FILE", help_heading = "Result")]
     pub metadata_file: Option<PathBuf>,
-    /// No provenance is written; only `false` is accepted
+    /// Say beside the image from what and how it was made: `true`, `false`, or `mode=min|max[,version=v1|v0.2]…`
+    #[arg(long, value_name = "PROVENANCE", require_equals = true, num_args = 0..=1, default_missing_value = "true",
+        value_parser = provenance, help_heading = "Result")]
+    pub provenance: Option<Attest>,
+    /// A list of what is in the image is not written; only `false` is accepted
     #[arg(long, value_name = "false", require_equals = true, num_args = 0..=1, default_missing_value = "true",
-        value_parser = values::only_false, help_heading = "Result")]
-    pub provenance: Option<()>,
-    /// No list of materials is written; only `false` is accepted
-    #[arg(long, value_name = "false", require_equals = true, num_args = 0..=1, default_missing_value = "true",
-        value_parser = values::only_false, help_heading = "Result")]
-    pub sbom: Option<()>,
+        value_parser = sbom, help_heading = "Result")]
+    pub sbom: Option<Attest>,
+    /// What to say beside the image: `type=provenance[,mode=min|max]…`, as `--provenance` does
+    #[arg(long = "attest", value_name = "ATTESTATION", value_parser = attest, help_heading = "Result")]
+    pub attests: Vec<Attest>,
 
     /// Network of RUN: `isolated`, `host`, `none`, or `default`, which is isolated where that can be had
     #[arg(long, value_name = "MODE", help_heading = "RUN")]
@@ -117,7 +130,7 @@ pub struct BuildArgs {
     #[arg(long, value_name = "N", help_heading = "RUN")]
     pub jobs: Option<NonZeroUsize>,
 
-    /// How progress is shown: auto, plain, tty, quiet, rawjson [default: $KILN_PROGRESS, $BUILDKIT_PROGRESS, or auto]
+    /// How progress is shown: auto, none, plain, tty, quiet, rawjson [default: $KILN_PROGRESS, $BUILDKIT_PROGRESS, or auto]
     #[arg(
         long,
         value_name = "MODE",

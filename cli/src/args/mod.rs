@@ -5,14 +5,16 @@
 //! 1. [`build`] — `kiln build`.
 //! 2. [`dockerfile`] — `kiln plan`, `kiln explain` and `kiln fmt`.
 //! 3. [`run`] — `kiln run`.
-//! 4. [`images`], [`registry`], [`system`] — the rest.
+//! 4. [`containers`], [`images`], [`registry`], [`system`] — the rest.
 //! 5. [`refused`] — options and commands of docker that are known and not there yet.
-//! 6. [`tail`] — where the options of `kiln run` end.
+//! 6. [`tail`] — where the options of `kiln run` end; `mistake`, what is said of a line that is wrong.
 
 pub mod build;
+pub mod containers;
 pub mod dockerfile;
 pub mod images;
 pub mod limits;
+mod mistake;
 pub mod refused;
 pub mod registry;
 pub mod run;
@@ -30,7 +32,7 @@ use crate::values::{LayerLimit, boolean, layer_limit::layer_limit};
 
 /// Builds container images from Dockerfiles, runs them, and ships them. No daemon, no root.
 #[derive(Debug, Parser)]
-#[command(name = "kiln", version, max_term_width = 110)]
+#[command(name = "kiln", version, max_term_width = 110, disable_version_flag = true)]
 pub struct Cli {
     /// Directory of the store [default: $KILN_ROOT, else /var/lib/kiln for root and ~/.local/share/kiln]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
@@ -38,6 +40,12 @@ pub struct Cli {
     /// How much a layer or an archive may hold: `entries=NUMBER`, `bytes=SIZE`, `ratio=NUMBER`, `memory=SIZE`
     #[arg(long = "limit", global = true, value_name = "NAME=VALUE", value_parser = layer_limit, help_heading = "Global options")]
     pub limits: Vec<LayerLimit>,
+    /// Print the version
+    #[arg(short = 'v', short_alias = 'V', long, action = ArgAction::Version)]
+    pub version: Option<bool>,
+    /// What docker has besides.
+    #[command(flatten)]
+    pub refused: refused::Refused<refused::Global>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -56,6 +64,14 @@ pub enum Command {
     Fmt(dockerfile::FmtArgs),
     /// Run a command in a new container
     Run(Box<run::RunArgs>),
+    /// List containers
+    Ps(containers::PsArgs),
+    /// Ask containers to end, and end them
+    Stop(containers::StopArgs),
+    /// Send a signal to containers
+    Kill(containers::KillArgs),
+    /// Remove containers that have ended
+    Rm(containers::RmArgs),
     /// List images
     Images(images::ListArgs),
     /// Show all that is known of an image, as JSON
@@ -94,6 +110,9 @@ pub enum Command {
     /// Work with images: the commands above under docker's other names
     #[command(subcommand)]
     Image(images::ImageCommand),
+    /// Work with containers: the commands above under docker's other names
+    #[command(subcommand)]
+    Container(containers::ContainerCommand),
     /// Docker's other name for builds and their cache
     #[command(subcommand, hide = true, alias = "buildx")]
     Builder(system::BuilderCommand),
@@ -104,6 +123,7 @@ impl Command {
     pub fn flat(self) -> Self {
         match self {
             Self::Image(command) => command.flat(),
+            Self::Container(command) => command.flat(),
             Self::Builder(command) => command.flat(),
             Self::Du(args) => Self::System(system::SystemCommand::Df(args)),
             other => other,
@@ -122,6 +142,7 @@ pub fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
     if let Some(name) = tail::subcommand(&built, args) {
         refused::command(&args[name..])?;
     }
+    let all = args;
     let (args, tail) = tail::split(&built, args);
     let parsed = definition().try_get_matches_from(args).and_then(|it| Cli::from_arg_matches(&it));
     match parsed {
@@ -133,16 +154,20 @@ pub fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
             }
         }
         Ok(mut cli) => {
-            if let (Command::Run(args), Some(tail)) = (&mut cli.command, tail) {
+            if let Some(tail) = tail
+                && let Command::Run(args)
+                | Command::Container(containers::ContainerCommand::Run(args)) = &mut cli.command
+            {
                 args.command = tail.to_vec();
             }
             Ok(cli)
         }
         Err(error) if is_without_context(&error) => {
+            refused::option::<refused::Build>(args)?;
             let text = "there is no PATH to build from\nhint: add `.` for this folder, as in `kiln build -t app .`\n";
             Err(clap::Error::raw(ErrorKind::MissingRequiredArgument, text))
         }
-        Err(error) => Err(error),
+        Err(error) => Err(mistake::reworded(error, &built, all)),
     }
 }
 
@@ -156,7 +181,10 @@ fn is_without_context(error: &clap::Error) -> bool {
 pub fn is_run(args: &[OsString]) -> bool {
     let mut built = definition();
     built.build();
-    tail::subcommand(&built, args).is_some_and(|name| args[name] == "run")
+    tail::subcommand(&built, args).is_some_and(|name| {
+        let place = if args[name] == "container" { name + 1 } else { name };
+        args.get(place).is_some_and(|it| it == "run")
+    })
 }
 
 fn definition() -> clap::Command {
@@ -218,7 +246,8 @@ mod tests {
         let message = parsed("kiln build --no-cach .").expect_err("unknown");
         assert!(message.contains("--no-cache"), "{message}");
         assert!(parsed("kiln build --provenance=false --sbom=false .").is_ok());
-        assert!(parsed("kiln build --provenance=mode=max .").is_err());
+        assert!(parsed("kiln build --provenance=mode=max --attest type=provenance .").is_ok());
+        assert!(parsed("kiln build --sbom=true .").is_err());
     }
 
     fn run(line: &str) -> run::RunArgs {
@@ -263,10 +292,11 @@ mod tests {
     #[test]
     fn commands_of_docker_that_are_not_there_say_so() {
         for (line, word) in [
-            ("kiln ps", "foreground"),
-            ("kiln --root x stop y", "foreground"),
+            ("kiln attach y", "foreground"),
+            ("kiln --root x start y", "foreground"),
             ("kiln exec -it app sh", "kiln run"),
-            ("kiln container run app", "kiln run"),
+            ("kiln container exec app", "kiln run"),
+            ("kiln buildx create --use", "builder"),
             ("kiln volume ls", "-v"),
             ("kiln network create x", "--network"),
             ("kiln compose up", "compose"),

@@ -16,6 +16,9 @@ pub enum SystemCommand {
     Check(CheckArgs),
     /// Remove the whole store
     Reset(ResetArgs),
+    /// Docker's other name for `kiln info`
+    #[command(hide = true)]
+    Info(InfoArgs),
 }
 
 /// `kiln builder …`.

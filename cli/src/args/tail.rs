@@ -22,8 +22,13 @@ pub fn split<'a>(
     args: &'a [OsString],
 ) -> (&'a [OsString], Option<&'a [OsString]>) {
     let image = subcommand(command, args).and_then(|name| {
-        let run = command.find_subcommand("run").filter(|_| args[name] == "run")?;
-        positional(run, args, name + 1)
+        let (place, of) = match command.find_subcommand("container") {
+            Some(container) if args[name] == "container" => (name + 1, container),
+            _ => (name, command),
+        };
+        let run =
+            of.find_subcommand("run").filter(|_| args.get(place).is_some_and(|it| it == "run"))?;
+        positional(run, args, place + 1)
     });
     match image {
         Some(image) => (&args[..=image], Some(&args[image + 1..])),
@@ -116,6 +121,7 @@ mod tests {
             ("kiln run -h host app -h", "-h"),
             ("kiln run -p 80:80 app -p", "-p"),
             ("kiln run --init -q app -", "-"),
+            ("kiln container run --rm app --rm", "--rm"),
         ] {
             assert_eq!(tail(line).as_deref(), Some(expected), "{line}");
         }

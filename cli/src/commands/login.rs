@@ -59,7 +59,12 @@ pub fn login(args: LoginArgs, globals: &Globals) -> Result<Exit> {
     }
     let credentials = Credentials::from_environment(|name| std::env::var_os(name));
     let client = Client::new(globals.config()?.registries(), credentials.clone());
-    super::wait(client.login(registry, &username, &password))?.map_err(super::registry_failure)?;
+    super::wait(client.login(registry, &username, &password))?.map_err(|error| match error {
+        registry::Error::Unauthorized { .. } => {
+            Failure::failed(error).hint("check the user name and the password or token")
+        }
+        error => super::registry_failure(error),
+    })?;
     let credential = Credential::Password { username, password };
     let stored = credentials.store(registry, &credential).map_err(super::registry_failure)?;
     if stored.helper.is_none() {

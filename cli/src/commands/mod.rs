@@ -5,6 +5,7 @@
 
 pub mod build;
 pub mod completions;
+pub mod containers;
 pub mod explain;
 pub mod fmt;
 pub mod images;
@@ -21,7 +22,7 @@ use anyhow::Context;
 use cache::Store;
 
 use crate::{
-    args::{Cli, Command, system::SystemCommand},
+    args::{Cli, Command, containers::ContainerCommand, system::SystemCommand},
     config::{Config, Surroundings},
     exit::Exit,
     failure::{Failure, OrFail, Result},
@@ -58,6 +59,13 @@ impl Globals {
         self.around.store_root(self.root.as_deref(), config)
     }
 
+    /// Tells the sandbox where trees will lie. What is wrong with the configuration is said by who needs it.
+    pub fn tell_where_trees_lie(&self) {
+        if let Ok(root) = self.config().and_then(|it| self.store_root(&it)) {
+            sandbox::trees_in(&root);
+        }
+    }
+
     /// Opens the store.
     ///
     /// # Errors
@@ -76,6 +84,9 @@ impl Globals {
         let options = config.store_options(&self.limits);
         let store = Store::open_with(&self.store_root(config)?, options).or_failed()?;
         runtime::reap(&store).or_failed()?;
+        if store.had_leftovers() {
+            sandbox::end_orphans(|it| store.is_abandoned(it));
+        }
         sandbox::remove_stale();
         Ok(store)
     }
@@ -91,14 +102,20 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Globals { root: cli.root, limits: cli.limits, around: Surroundings::of_process() };
     let command = cli.command.flat();
     if let Some(isolation) = isolation(&command) {
+        globals.tell_where_trees_lie();
         // Here, where there is one thread yet and nothing was opened.
-        sandbox::isolate(isolation).map_err(refused)?;
+        sandbox::isolate(isolation).or_input()?;
     }
     match command {
         Command::Build(args) => build::run(*args, &globals),
         Command::Plan(args) => plan::run(*args, &globals),
         Command::Explain(args) => explain::run(&args, &globals),
         Command::Fmt(args) => fmt::run(&args),
+        Command::Ps(args) => containers::list(&args, &globals),
+        Command::Stop(args) => containers::stop(&args, &globals),
+        Command::Kill(args) => containers::kill(&args, &globals),
+        Command::Rm(args) => containers::remove(&args, &globals),
+        Command::Container(ContainerCommand::Prune(args)) => containers::prune(&args, &globals),
         Command::Images(args) => images::list::run(&args, &globals),
         Command::Inspect(args) => images::inspect::run(&args, &globals),
         Command::History(args) => images::history::run(&args, &globals),
@@ -110,7 +127,9 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::System(SystemCommand::Df(args)) => system::df::run(&args, &globals),
         Command::System(SystemCommand::Check(args)) => system::check::run(&args, &globals),
         Command::System(SystemCommand::Reset(args)) => system::reset::run(&args, &globals),
-        Command::Info(args) => system::info::run(&args, &globals),
+        Command::Info(args) | Command::System(SystemCommand::Info(args)) => {
+            system::info::run(&args, &globals)
+        }
         Command::Version(args) => version::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Run(args) => run::run(*args, &globals),
@@ -120,7 +139,9 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Push(args) => transfer::push::run(&args, &globals),
         Command::System(SystemCommand::Prune(args)) => system::prune::run(&args, &globals),
         // `flat` leaves none of these.
-        Command::Image(_) | Command::Builder(_) | Command::Du(_) => Err(missing("this")),
+        Command::Image(_) | Command::Builder(_) | Command::Container(_) | Command::Du(_) => {
+            Err(missing("this"))
+        }
     }
 }
 
@@ -130,19 +151,15 @@ fn isolation(command: &Command) -> Option<sandbox::Isolation> {
         Command::Build(args) => Some(args.isolation),
         Command::Plan(args) => Some(args.build.isolation),
         Command::Run(args) => Some(args.isolation),
-        Command::Save(_) | Command::Load(_) | Command::Push(_) | Command::System(_) => {
-            Some(sandbox::Isolation::Auto)
-        }
+        // This one tells what there is to choose from.
+        Command::System(SystemCommand::Info(_)) => None,
+        Command::Save(_)
+        | Command::Load(_)
+        | Command::Push(_)
+        | Command::Rm(_)
+        | Command::Container(_)
+        | Command::System(_) => Some(sandbox::Isolation::Auto),
         _ => None,
-    }
-}
-
-fn refused(error: sandbox::SandboxError) -> Failure {
-    let hint = error.hint().map(str::to_owned);
-    let failure = Failure::input(error);
-    match hint {
-        Some(hint) => failure.hint(hint),
-        None => failure,
     }
 }
 
@@ -160,12 +177,7 @@ pub(crate) fn wait<T>(future: impl Future<Output = T>) -> Result<T> {
     Ok(runtime.context("cannot start the network runtime").or_failed()?.block_on(future))
 }
 
-/// Says what went wrong with a registry, and what to do about it.
+/// Says what went wrong with a registry.
 pub(crate) fn registry_failure(error: registry::Error) -> Failure {
-    let hint = error.hint();
-    let failure = Failure::failed(error);
-    match hint {
-        Some(hint) => failure.hint(hint),
-        None => failure,
-    }
+    Failure::failed(error)
 }

@@ -90,7 +90,8 @@ fn obtain(session: &Session, args: &RunArgs) -> Result<PlatformImage> {
         Err(failure) => return Err(find(&session.store, &args.image).err().unwrap_or(failure)),
     };
     if args.pull == PullPolicy::Missing {
-        print::err(&format!("Unable to find image '{}' locally\n", wanted.familiar()));
+        let of_platform = platform.map(|it| format!(" for {it}")).unwrap_or_default();
+        print::err(&format!("Unable to find image '{}'{of_platform} locally\n", wanted.familiar()));
     }
     let say = |text: &str| {
         if !args.quiet {
@@ -210,10 +211,6 @@ fn env_file(path: &Path) -> Result<Vec<Pair>> {
 }
 
 fn of_runtime(error: RuntimeError) -> Failure {
-    let (status, hint) = (error.exit_status(), error.hint().map(str::to_owned));
-    let failure = Failure::failed(error).exit(Exit::Process(status));
-    match hint {
-        Some(hint) => failure.hint(hint),
-        None => failure,
-    }
+    let status = error.exit_status();
+    Failure::failed(error).exit(Exit::Process(status))
 }

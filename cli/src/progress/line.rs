@@ -182,6 +182,22 @@ pub fn fit(text: &str, columns: usize) -> (String, usize) {
     (out, used)
 }
 
+/// Breaks text at blanks into lines of so many columns; a word that is longer is cut.
+pub fn wrap(text: &str, columns: usize) -> String {
+    use unicode_width::UnicodeWidthStr;
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.width() + 1 + word.width() <= columns => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(fit(word, columns).0),
+        }
+    }
+    lines.join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,6 +240,13 @@ mod tests {
             assert_eq!(harmless(text), shown, "{text:?}");
         }
         assert_eq!(Lines::default().push(b"\x1b[2Jx\n"), ["x"]);
+    }
+
+    #[test]
+    fn long_text_is_broken_at_blanks() {
+        assert_eq!(wrap(" => WARN: a long story", 12), " => WARN: a\nlong story");
+        assert_eq!(wrap("a verylongword b", 5), "a\nvery…\nb");
+        assert_eq!(wrap("", 5), "");
     }
 
     #[test]

@@ -35,10 +35,12 @@ pub enum Mode {
     Auto,
     /// Lines, as docker writes them.
     Plain,
-    /// A live picture.
+    /// A live picture; lines where standard error is no terminal.
     Tty,
-    /// Nothing but what failed.
+    /// Nothing but what failed, and the id of the image in the end.
     Quiet,
+    /// Nothing but what failed.
+    None,
     /// BuildKit's status records, one JSON object per line.
     Rawjson,
 }
@@ -61,6 +63,7 @@ impl Mode {
                 Self::Tty
             }
             Self::Auto => Self::Plain,
+            Self::Tty if !io::stderr().is_terminal() => Self::Plain,
             other => other,
         }
     }
@@ -101,7 +104,7 @@ impl Progress {
         let view = match mode.resolved() {
             Mode::Auto | Mode::Plain => View::Plain(plain::Plain::default()),
             Mode::Tty => View::Tty(Box::new(tty::Tty::new(colour))),
-            Mode::Quiet => View::Quiet,
+            Mode::Quiet | Mode::None => View::Quiet,
             Mode::Rawjson => View::Raw(raw::Raw::new(SystemTime::now())),
         };
         let (sender, receiver) = sync_channel(QUEUE);

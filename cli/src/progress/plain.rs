@@ -51,6 +51,8 @@ struct Part {
     started: Duration,
     shown: Duration,
     share: f64,
+    /// Its end was told. A transfer that several do at once may end several times.
+    has_ended: bool,
 }
 
 impl Plain {
@@ -240,6 +242,9 @@ impl Task {
     ) -> Option<String> {
         let share = total.filter(|it| *it > 0).map_or(0.0, |it| current as f64 / it as f64);
         let known = self.parts.get(&name);
+        if done && known.is_some_and(|it| it.has_ended) {
+            return None;
+        }
         let due = known.is_none_or(|part| {
             let pause = now.saturating_sub(part.shown);
             done || pause >= REPORT_AFTER
@@ -253,11 +258,7 @@ impl Task {
         let time = if seconds > 0.01 { format!(" {seconds:.1}s") } else { String::new() };
         let line =
             format!("{name}{}{time}{}", amount(current, total), if done { " done" } else { "" });
-        if done {
-            self.parts.remove(&name);
-        } else {
-            self.parts.insert(name, Part { started, shown: now, share });
-        }
+        self.parts.insert(name, Part { started, shown: now, share, has_ended: done });
         Some(line)
     }
 }
@@ -331,6 +332,7 @@ mod tests {
         let text = shown(
             "0 start 1 pull\n0 part 1 sha256:12 0 1000000\n100 part 1 sha256:12 300000 1000000\n\
              300 part 1 sha256:12 310000 1000000\n320 part 1 sha256:12 320000 1000000\n900 part 1 sha256:12 1000000 1000000 done\n\
+             900 part 1 sha256:12 1000000 1000000 done\n\
              900 warn 1 slow\n900 done 1\n",
         );
         let expected = "\

@@ -11,7 +11,7 @@ use std::{
 use executor::event::{Event, Outcome, TaskId};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::line::{Lines, amount, fit, printable};
+use super::line::{Lines, amount, fit, printable, wrap};
 
 /// How many lines of log are shown below a running step.
 const N_LOG_LINES: usize = 6;
@@ -57,9 +57,10 @@ impl Tty {
 
 /// Returns rows and columns of the terminal.
 fn size() -> (usize, usize) {
+    let known = |n: u16, usual: usize| if n > 0 { usize::from(n) } else { usual };
     match rustix::termios::tcgetwinsize(rustix::stdio::stderr()) {
-        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_row.into(), size.ws_col.into()),
-        _ => (24, 80),
+        Ok(size) => (known(size.ws_row, 24), known(size.ws_col, 80)),
+        Err(_) => (24, 80),
     }
 }
 
@@ -134,12 +135,9 @@ impl Picture {
                 (part.current, part.total, part.ended) = (current, total, done.then_some(now));
                 None
             }
-            Event::Warning { message, .. } => {
-                Some(self.painted(
-                    YELLOW,
-                    &fit(&format!(" => WARN: {}", printable(&message)), columns).0,
-                ))
-            }
+            Event::Warning { message, .. } => Some(
+                self.painted(YELLOW, &wrap(&format!(" => WARN: {}", printable(&message)), columns)),
+            ),
             Event::Done { task, outcome, elapsed } => {
                 let state = self.running.remove(&task)?;
                 self.n_done += 1;

@@ -32,12 +32,9 @@ pub enum AnnotationKind {
 pub fn annotation(text: &str) -> Result<Annotation, String> {
     let (name, value) =
         text.split_once('=').ok_or_else(|| format!("`{text}` is not of the form `key=value`"))?;
-    // A colon is allowed in a key, so only what reads as a type is one.
     let (targets, key) = match name.split_once(':') {
-        Some((types, key)) if types.split(',').all(|it| target(it).is_ok()) => {
-            (types.split(',').map(target).collect::<Result<_, _>>()?, key)
-        }
-        _ => (vec![(AnnotationKind::Manifest, None)], name),
+        Some((types, key)) => (types.split(',').map(target).collect::<Result<_, _>>()?, key),
+        None => (vec![(AnnotationKind::Manifest, None)], name),
     };
     if key.is_empty() {
         return Err(format!("`{text}` has no key"));
@@ -82,7 +79,11 @@ fn target(text: &str) -> Result<(AnnotationKind, Option<String>), String> {
         "manifest-descriptor" => AnnotationKind::ManifestDescriptor,
         "index" => AnnotationKind::Index,
         "index-descriptor" => AnnotationKind::IndexDescriptor,
-        other => return Err(format!("`{other}` is no type of annotation")),
+        other => {
+            return Err(format!(
+                "`{other}` is no type of annotation; there are manifest, manifest-descriptor, index and index-descriptor"
+            ));
+        }
     };
     Ok((kind, platform))
 }
@@ -100,8 +101,9 @@ mod tests {
             parsed,
             Ok(Annotation { targets, key: "a.b".to_owned(), value: "c=d".to_owned() })
         );
-        assert_eq!(annotation("x:y=z").map(|it| it.key), Ok("x:y".to_owned()));
-        assert!(annotation("x").is_err() && annotation("index:=v").is_err());
+        for wrong in ["x", "x:y=z", "index:=v", "manifset:k=v", "index,:k=v"] {
+            assert!(annotation(wrong).is_err(), "{wrong}");
+        }
         assert_eq!(attribute("-index.a.b", "v").map(|it| it.targets), Ok(vec![(Index, None)]));
         let targets = vec![(Manifest, Some("linux/arm64".to_owned()))];
         assert_eq!(attribute("[linux/arm64].a", "v").map(|it| it.targets), Ok(targets));

@@ -4,10 +4,11 @@
 //! the environment: what has to be looked up is returned as "to be looked up".
 //!
 //! 1. [`csv`] — `key=value,key=value`, as `--output`, `--secret` and `--ssh` take it.
-//! 2. [`output`], [`secret`], [`ssh`], [`call`] — the options of `kiln build` made of such fields.
+//! 2. [`output`], [`secret`], [`ssh`], [`call`], [`attest`] — the options of `kiln build` made of such fields.
 //! 3. [`pair`], [`size`], [`duration`], [`limit`], [`layer_limit`], [`host`], [`annotation`], [`volume`], [`isolation`] — the rest.
 
 pub mod annotation;
+pub mod attest;
 pub mod call;
 pub mod csv;
 pub mod duration;
@@ -24,6 +25,7 @@ pub mod size;
 pub mod ssh;
 
 pub use annotation::{Annotation, AnnotationKind};
+pub use attest::Attest;
 pub use call::{Call, Format, Question};
 pub use host::AddHost;
 pub use layer_limit::LayerLimit;
@@ -45,20 +47,6 @@ pub fn boolean(text: &str) -> Result<bool, String> {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
         _ => Err(format!("`{text}` is neither `true` nor `false`")),
-    }
-}
-
-/// Accepts `false` only: the option exists so that scripts written for docker keep running.
-///
-/// # Errors
-///
-/// Returns a message that says what is not there yet.
-pub fn only_false(text: &str) -> Result<(), String> {
-    match boolean(text) {
-        Ok(false) => Ok(()),
-        _ => {
-            Err("kiln writes no attestations yet; leave the option away, or say `false`".to_owned())
-        }
     }
 }
 

@@ -17,7 +17,7 @@ pub struct Output {
     pub push: bool,
     /// `push-by-digest=true`: push without a tag.
     pub push_by_digest: bool,
-    /// `registry.insecure=true`: push over plain HTTP or without checking certificates.
+    /// `registry.insecure=true`: speak plain HTTP, or do not check certificates, with the registries of its names in this build.
     pub insecure: bool,
     /// `tar`: one archive (the default), or a directory.
     pub tar: bool,
@@ -29,9 +29,11 @@ pub struct Output {
     pub force_compression: bool,
     /// `oci-mediatypes`: OCI's or Docker's media types.
     pub oci_media_types: Option<bool>,
+    /// `oci-artifact`: attestations are OCI's artifacts (the default), or images of no platform.
+    pub oci_artifact: Option<bool>,
     /// `rewrite-timestamp=true`: no time in a layer is later than the source date epoch.
     pub rewrite_timestamp: Option<bool>,
-    /// `source-date-epoch`, in seconds.
+    /// `source-date-epoch`, in seconds: stronger than that of the environment.
     pub source_date_epoch: Option<i64>,
     /// `platform-split`: a folder per platform for `type=local`.
     pub platform_split: Option<bool>,
@@ -52,6 +54,8 @@ pub enum OutputKind {
     Local,
     /// The files of the result as a tar.
     Tar,
+    /// Nothing: the steps are in the cache.
+    CacheOnly,
 }
 
 /// Where an output goes.
@@ -74,7 +78,7 @@ pub enum Compression {
     Zstd,
 }
 
-const KINDS: [&str; 6] = ["image", "registry", "oci", "docker", "local", "tar"];
+const KINDS: [&str; 7] = ["image", "registry", "oci", "docker", "local", "tar", "cacheonly"];
 
 impl Output {
     /// An output of `kind` with nothing else asked for.
@@ -91,6 +95,7 @@ impl Output {
             compression_level: None,
             force_compression: false,
             oci_media_types: None,
+            oci_artifact: None,
             rewrite_timestamp: None,
             source_date_epoch: None,
             platform_split: None,
@@ -141,6 +146,7 @@ fn parse_kind(value: &str, out: &mut Output) -> Result<OutputKind, String> {
         "docker" => OutputKind::Docker,
         "local" => OutputKind::Local,
         "tar" => OutputKind::Tar,
+        "cacheonly" => OutputKind::CacheOnly,
         other => {
             return Err(format!("`{other}` is no type of output; it is one of {}", one_of(&KINDS)));
         }
@@ -188,6 +194,7 @@ fn attribute(out: &mut Output, key: &str, value: &str) -> Result<(), String> {
         }
         "force-compression" => out.force_compression = truth()?,
         "oci-mediatypes" => out.oci_media_types = Some(truth()?),
+        "oci-artifact" => out.oci_artifact = Some(truth()?),
         "rewrite-timestamp" => out.rewrite_timestamp = Some(truth()?),
         "source-date-epoch" => {
             let seconds = value
@@ -217,6 +224,9 @@ fn finish(out: Output) -> Result<Output, String> {
         return Err("`push=true` needs `type=image`".to_owned());
     }
     match (out.kind, &out.dest) {
+        (OutputKind::CacheOnly, Some(_)) => {
+            return Err("`type=cacheonly` writes nothing and takes no `dest`".to_owned());
+        }
         (OutputKind::Local, None) => {
             return Err("`type=local` needs `dest=`, the directory to write to".to_owned());
         }

@@ -5,11 +5,13 @@
 //! that nothing may read or change. Cases that are escapes are first shown to trip a careless implementation ([`naive`]), so that
 //! a case that harms nobody is noticed.
 
+mod chroots;
 mod contexts;
 mod images;
 mod lab;
 mod layers;
 mod naive;
+mod races;
 mod roots;
 mod secrets;
 mod tars;

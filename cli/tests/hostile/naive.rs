@@ -150,3 +150,23 @@ pub(crate) fn read(root: &Path, path: &str) -> Option<Vec<u8>> {
 pub(crate) fn cache_folder(root: &Path, id: &str) -> PathBuf {
     root.join(id)
 }
+
+/// Makes a place to mount on: looks whether a link is on the way, and goes that way afterwards.
+pub(crate) fn mount_point(root: &Path, path: &str) -> Option<()> {
+    let mut here = root.to_owned();
+    for name in path.split('/') {
+        here.push(name);
+        if here.symlink_metadata().is_ok_and(|it| it.is_symlink()) {
+            return None;
+        }
+    }
+    fs::create_dir_all(&here).ok()
+}
+
+/// Writes a file in a folder that has been looked at.
+pub(crate) fn write(folder: &Path, name: &str, content: &[u8]) -> Option<()> {
+    if folder.symlink_metadata().ok()?.is_symlink() {
+        return None;
+    }
+    fs::write(folder.join(name), content).ok()
+}

@@ -144,7 +144,7 @@ fn processes(secrets: &[&str], but: &[u32]) -> Vec<String> {
 
 /// What a build leaves that one might look into.
 fn places(lab: &Lab) -> Vec<PathBuf> {
-    ["store", "out", "out.tar", "image.tar", "metadata.json", "said"]
+    ["store", "out", "out.tar", "oci.tar", "image.tar", "metadata.json", "said"]
         .map(|it| lab.path(it))
         .to_vec()
 }
@@ -159,29 +159,60 @@ fn build(lab: &Lab, text: &str, args: &[&str], env: &[(&str, &str)]) -> Option<i
     let mut command = lab.kiln(&[&fixed[..], args, &["context"]].concat());
     command.envs(env.iter().copied());
     let ran = lab.finish(command, b"");
+    let status = ran.status;
     let mut said = format!("{}{}", ran.out, ran.err);
-    let explained = ["build", "--call=outline", "context"];
+    // Options of outputs are none of a plan's.
+    let inputs: Vec<&str> = args.chunks(2).filter(|it| it[0] != "-o").flatten().copied().collect();
+    let mut tell = |args: &[&str]| {
+        let mut command = lab.kiln(args);
+        command.envs(env.iter().copied());
+        let ran = lab.finish(command, b"");
+        assert_ne!(ran.status, Some(2), "{args:?}: {}", ran.err);
+        said += &format!("{}{}", ran.out, ran.err);
+    };
+    for format in ["text", "json", "svg", "dot"] {
+        let plan = ["plan", "--format", format];
+        tell(&[&plan[..], &inputs, &["context"]].concat());
+        if format == "text" || format == "json" {
+            tell(&[&plan[..], &["--explain"], &inputs, &["context"]].concat());
+            tell(&["explain", "--format", format]);
+            tell(&["explain", "--format", format, "result"]);
+        }
+    }
+    for call in ["outline", "targets", "check", "context"] {
+        tell(&[&["build", "--call", call][..], &inputs, &["context"]].concat());
+    }
     for args in [
         &["history", "--no-trunc", "result"][..],
         &["image", "inspect", "result"],
-        &["plan", "context"],
         &["logs"],
         &["logs", "--list"],
-        &["system", "df"],
+        &["system", "df", "-v"],
         &["save", "-o", "image.tar", "result"],
-        &explained,
     ] {
-        let ran = lab.run(args);
-        said += &format!("{}{}", ran.out, ran.err);
+        tell(args);
     }
     let n = fs::read_dir(lab.path("said")).expect("readable").count();
     fs::write(lab.path("said").join(n.to_string()), said).expect("written");
-    ran.status
+    status
+}
+
+/// Makes a key for ssh, and returns pieces of its secret part, as they are in the file.
+fn ssh_key(path: &Path) -> Vec<String> {
+    let made = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-t", "rsa", "-b", "2048", "-N", "", "-C", "", "-f"])
+        .arg(path)
+        .status();
+    assert!(made.expect("install openssh-client").success());
+    let text = fs::read_to_string(path).expect("written");
+    let lines: Vec<&str> = text.lines().filter(|it| !it.starts_with('-')).collect();
+    // What comes first is public.
+    lines[lines.len() / 2..lines.len() - 2].iter().map(|it| (*it).to_owned()).collect()
 }
 
 fn use_all() -> &'static str {
     "FROM box\n\
-     RUN --mount=type=secret,id=file --mount=type=secret,id=env,env=GIVEN --mount=type=ssh \
+     RUN --mount=type=secret,id=file --mount=type=secret,id=env,env=GIVEN --mount=type=ssh --mount=type=ssh,id=key \
      [ $(cat /run/secrets/file | wc -c) -gt 30 ] && [ ${#GIVEN} -gt 30 ] && [ -n \"$HTTP_PROXY\" ] && [ -S \"$SSH_AUTH_SOCK\" ] && cat /run/secrets/file > /dev/shm/copy && echo done > /result\n\
      RUN --mount=type=secret,id=file,target=/etc/app/token --mount=type=secret,id=env,target=/root/.token,mode=0444,uid=7 cat /etc/app/token /root/.token | wc -c > /n\n\
      COPY --from=box /etc/passwd /after\n"
@@ -193,8 +224,10 @@ fn privileged_no_secret_is_left_by_a_build() {
     let (file, env, proxy) = (secret(), secret(), secret());
     fs::write(lab.path("token"), &file).expect("written");
     let _agent = std::os::unix::net::UnixListener::bind(lab.path("agent")).expect("a socket");
+    let key = ssh_key(&lab.path("key"));
     let proxy_arg = format!("HTTP_PROXY=http://user:{proxy}@127.0.0.1:1");
-    let secrets = [file.as_str(), &env, &proxy];
+    let of_key = key.iter().map(String::as_str);
+    let secrets: Vec<&str> = [file.as_str(), &env, &proxy].into_iter().chain(of_key).collect();
     let args = [
         "--secret",
         "id=file,src=token",
@@ -202,6 +235,8 @@ fn privileged_no_secret_is_left_by_a_build() {
         "id=env,env=TOKEN",
         "--ssh",
         "default=agent",
+        "--ssh",
+        "key=key",
         "--build-arg",
         &proxy_arg,
     ];
@@ -211,7 +246,11 @@ fn privileged_no_secret_is_left_by_a_build() {
         "-o",
         "type=tar,dest=out.tar",
         "-o",
+        "type=oci,dest=oci.tar",
+        "-o",
         "type=image,name=result,compression=zstd,force-compression=true",
+        "--attest",
+        "type=provenance,mode=max",
     ];
     let env_of = [("TOKEN", env.as_str())];
     let status = build(&lab, use_all(), &[&args[..], &outputs].concat(), &env_of);
@@ -222,7 +261,7 @@ fn privileged_no_secret_is_left_by_a_build() {
     fs::write(lab.path("token"), &other).expect("written");
     assert_eq!(build(&lab, use_all(), &args, &env_of), Some(0));
     assert_eq!(
-        search(&places(&lab), &[&other, &env, &proxy]),
+        search(&places(&lab), &[&other, &env, &proxy, &key[0]]),
         Vec::<String>::new(),
         "after another"
     );
@@ -370,6 +409,8 @@ fn privileged_the_places_of_the_search_are_there() {
         "type=local,dest=out",
         "-o",
         "type=tar,dest=out.tar",
+        "-o",
+        "type=oci,dest=oci.tar",
         "-o",
         "type=image,name=result",
     ];

@@ -1,10 +1,10 @@
-//! What README.md and ARCHITECTURE.md name is there.
+//! What README.md, ARCHITECTURE.md and docs/ci.md name is there.
 
 use std::{collections::BTreeSet, process::Command};
 
 use crate::{CRATES, files, none, read, root};
 
-const DOCUMENTS: [&str; 2] = ["README.md", "ARCHITECTURE.md"];
+const DOCUMENTS: [&str; 3] = ["README.md", "ARCHITECTURE.md", "docs/ci.md"];
 
 /// What stands between backticks, in text and in code blocks' lines.
 fn quoted(text: &str) -> Vec<String> {

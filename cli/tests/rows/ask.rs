@@ -119,7 +119,14 @@ fn planned(text: &str, with: &With) -> Result<(Plan, Vec<String>), Vec<PlanError
                 config_of(&name, &query.platform, RunConfig { env, cmd, ..RunConfig::default() })
             });
             asked.push(format!("{name} {}", query.platform));
-            facts.images.insert(query, ImageFact { manifest: Digest::of(b"manifest"), config });
+            facts.images.insert(
+                query,
+                ImageFact {
+                    manifest: Digest::of(b"manifest"),
+                    target: Digest::of(b"index"),
+                    config,
+                },
+            );
         }
     }
 }

@@ -128,6 +128,9 @@ fn c16_names_of_downloads() {
     };
     assert_eq!(name("https://example.com/a/b.tar.gz?x=y"), "b.tar.gz");
     assert_eq!(name("https://example.com/"), "__unnamed__");
+    assert_eq!(name("https://example.com/a%2Fb%20c?x=%2F"), "b c", "decoded, then split");
+    assert_eq!(name("https://example.com/a/%2e%2e/"), "__unnamed__");
+    assert_eq!(name("https://example.com/a%+5"), "__unnamed__", "no escape");
     assert!(matches!(
         copy("ADD --unpack=true https://example.com/a.tar /d/").items[0],
         CopyItem::Paths { unpack: true, .. }
@@ -147,6 +150,9 @@ fn c18_checksums_need_one_remote_source() {
         ["checksum-source"]
     );
     assert_eq!(wrong("ADD --checksum=md5 https://a.b/c /d"), ["invalid-checksum"]);
+    // What a variable stands for is checked as well.
+    assert_eq!(wrong(&format!("ARG F=local\nADD --checksum={sum} $F /d")), ["checksum-source"]);
+    assert_eq!(wrong("ARG U=https://a.b/c\nADD --checksum=md5 $U /d"), ["invalid-checksum"]);
     let op = copy("ADD --checksum=0123456 https://example.com/a.git /b");
     assert!(matches!(&op.items[0], CopyItem::Paths { source: Source::Git(git), .. }
         if git.checksum.as_deref() == Some("0123456")));

@@ -199,4 +199,15 @@ fn f10_names_of_steps() {
     let plan_1 = plan_with(text, |it| it.request.multi_platform = true);
     assert!(names(&plan_1)[0].starts_with("[linux/amd64 build 2/4]"), "{:?}", names(&plan_1));
     assert!(plan_1.images[0].name.contains("build 1/4] FROM"), "{}", plan_1.images[0].name);
+    let cross = "FROM --platform=$BUILDPLATFORM busybox\nARG TARGETARCH\nRUN a\nARG TARGETPLATFORM\nRUN b\n";
+    let cross = plan_with(cross, |it| {
+        it.platform("linux/arm/v7");
+        it.request.multi_platform = true;
+    });
+    let expected = ["[linux/amd64->arm/v7 2/3] RUN a", "[linux/amd64->arm/v7 3/3] RUN b"];
+    assert_eq!(names(&cross), expected);
+    let triggers = "FROM busybox AS base\nONBUILD RUN a\nFROM base AS app\nRUN b\n";
+    assert_eq!(names(&plan(triggers)), ["[app 1/2] ONBUILD RUN a", "[app 2/2] RUN b"]);
+    let secret = "FROM busybox\nENV T=1 U=2\nRUN --mount=type=secret,id=t,env=T echo $T $U\n";
+    assert!(names(&plan(secret))[0].ends_with("echo **** 2"), "{:?}", names(&plan(secret)));
 }

@@ -17,7 +17,7 @@ use crate::{
 pub(super) const SMALL: u64 = 128 * 1024;
 /// How much a batch holds at most: files, and bytes but for the last file.
 const MAX_FILES: usize = 64;
-const MAX_BYTES: u64 = 512 * 1024;
+const MAX_BYTES: u64 = 256 * 1024;
 
 /// A file to be read.
 pub(super) struct Wanted {
@@ -38,7 +38,8 @@ type BatchRead = Result<Vec<FileRead>, ExecutorError>;
 /// What the threads share.
 pub(super) struct Ahead<'a> {
     trees: &'a [Tree],
-    batches: Vec<Vec<Wanted>>,
+    /// Each is taken when it is read.
+    batches: Vec<Mutex<Vec<Wanted>>>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -78,6 +79,7 @@ impl<'a> Ahead<'a> {
             }
         }
         let read = batches.iter().map(|_| None).collect();
+        let batches = batches.into_iter().map(Mutex::new).collect();
         let state = Mutex::new(State { read, ..State::default() });
         Self { trees, batches, state, changed: Condvar::new() }
     }
@@ -99,7 +101,7 @@ impl<'a> Ahead<'a> {
     }
 
     fn work(&self) {
-        let n_ahead = 2 * threads() + 1;
+        let n_ahead = threads() + 2;
         let mut state = self.lock();
         loop {
             if state.is_over || state.next == self.batches.len() {
@@ -138,7 +140,8 @@ impl<'a> Ahead<'a> {
     }
 
     fn read(&self, nth: usize) -> BatchRead {
-        self.batches[nth].iter().map(|it| self.read_one(it)).collect()
+        let mut batch = self.batches[nth].lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *batch).iter().map(|it| self.read_one(it)).collect()
     }
 
     fn read_one(&self, wanted: &Wanted) -> Result<FileRead, ExecutorError> {

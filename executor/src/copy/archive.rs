@@ -68,9 +68,9 @@ pub(crate) fn unpack(
         return Ok(false);
     }
     let name = lossy(&found.root_path);
-    placement.make_folder(dest)?;
+    let folder = placement.make_archive_folder(dest)?;
     let plain = plain(tree.open(&found.root_path)?, &name, options)?;
-    unpack_into(plain, &name, placement, dest, spool, options.limits)?;
+    unpack_into(plain, &name, placement, &folder, spool, options.limits)?;
     Ok(true)
 }
 
@@ -111,12 +111,12 @@ fn bad(name: &str, error: &(dyn std::error::Error + 'static)) -> ExecutorError {
     }
 }
 
-/// Puts all entries of a tar below `dest`.
+/// Puts all entries of a tar below the real path `folder`.
 pub(crate) fn unpack_into(
     plain: impl Read,
     name: &str,
     placement: &mut Placement<'_>,
-    dest: &[u8],
+    folder: &[u8],
     spool: &mut Spool,
     limits: Limits,
 ) -> Result<(), ExecutorError> {
@@ -134,7 +134,7 @@ pub(crate) fn unpack_into(
             }
             _ => Content::Nothing,
         };
-        placement.unpacked(dest, entry, content)?;
+        placement.unpacked(folder, entry, content)?;
     }
 }
 

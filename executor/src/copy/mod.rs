@@ -13,7 +13,7 @@ use std::io::{Read, Write};
 
 use cache::StoreOptions;
 use image::{
-    entry::{Entry, Kind, Time},
+    entry::{Kind, Time},
     layer::{IndexedTarWriter, LayerIndex},
 };
 use planner::plan::{CopyItem, CopyOp, MkdirOp};
@@ -218,7 +218,7 @@ pub(crate) fn check_source(tree: &Tree, path: &str) -> Result<(), ExecutorError>
 /// Writes the layer of a copy into `out`, over the tree `below`.
 pub(crate) fn write_copy<W: Write>(
     op: &CopyOp,
-    gathered: &Gathered,
+    gathered: Gathered,
     trees: &[Tree],
     below: &Tree,
     (times, options): (Times, &StoreOptions),
@@ -232,10 +232,10 @@ pub(crate) fn write_copy<W: Write>(
     let mut placement = Placement::new(below, owning);
     let mut spool = archive::Spool::new()?;
     let dest = parser::encode(op.dest.trim_start_matches('/'));
-    for item in &gathered.items {
+    for item in gathered.items {
         match item {
             GatheredItem::Inline(name, data) => {
-                placement.inline(&parser::encode(name), parser::encode(data), &dest)?;
+                placement.inline(&parser::encode(&name), parser::encode(&data), &dest)?;
             }
             GatheredItem::Matches(matches) => {
                 for found in matches {
@@ -244,7 +244,7 @@ pub(crate) fn write_copy<W: Write>(
                         && is_file
                         && archive::unpack(
                             &trees[found.tree_idx],
-                            found,
+                            &found,
                             &mut placement,
                             &dest,
                             &mut spool,
@@ -308,11 +308,11 @@ fn write_entries<W: Write>(
     out: W,
 ) -> Result<(W, LayerIndex), ExecutorError> {
     let mut entries = placement.finish()?;
-    let wanted = entries.iter_mut().filter_map(|(entry, content)| ahead_of(entry, content));
+    let wanted = entries.contents().filter_map(|(kind, content)| ahead_of(kind, content));
     let ahead = Ahead::new(trees, wanted.collect());
     let mut writer = IndexedTarWriter::new(out);
     ahead.write(|files| {
-        for (entry, content) in entries {
+        for (entry, content) in entries.each() {
             let path = lossy(&entry.path);
             let size = match entry.kind {
                 Kind::File { size } => size,
@@ -351,8 +351,8 @@ fn write_entries<W: Write>(
 }
 
 /// Takes a small file's path out of its content: it is read ahead.
-fn ahead_of(entry: &Entry, content: &mut Content) -> Option<ahead::Wanted> {
-    match (&entry.kind, &mut *content) {
+fn ahead_of(kind: &Kind, content: &mut Content) -> Option<ahead::Wanted> {
+    match (kind, &mut *content) {
         (&Kind::File { size: size @ 1..=ahead::SMALL }, Content::File(tree_idx, path, digest)) => {
             let (tree_idx, path, digest) = (*tree_idx, std::mem::take(path), *digest);
             *content = Content::Ahead;

@@ -51,7 +51,31 @@ pub(crate) struct Owning<'a> {
 pub(crate) struct Placement<'a> {
     below: &'a Tree,
     owning: Owning<'a>,
-    placed: BTreeMap<Vec<u8>, Placed>,
+    placed: BTreeMap<Vec<u8>, Box<Placed>>,
+}
+
+/// All that a layer holds, in an order in which parents come first.
+pub(crate) struct Entries {
+    placed: BTreeMap<Vec<u8>, Box<Placed>>,
+    latest: Option<i64>,
+}
+
+impl Entries {
+    /// What each entry is, and where its content comes from.
+    pub(crate) fn contents(&mut self) -> impl Iterator<Item = (&Kind, &mut Content)> {
+        self.placed.values_mut().map(|it| (&it.node.kind, &mut it.content))
+    }
+
+    /// The entries.
+    pub(crate) fn each(self) -> impl Iterator<Item = (Entry, Content)> {
+        let latest = self.latest.unwrap_or(i64::MAX);
+        self.placed.into_iter().map(move |(path, placed)| {
+            let Placed { node, content } = *placed;
+            let Node { kind, mode, uid, gid, mtime, xattrs, .. } = node;
+            let mtime = Time { secs: mtime.secs.min(latest), nanos: 0 };
+            (Entry { path, kind, mode, uid, gid, mtime, xattrs }, content)
+        })
+    }
 }
 
 impl<'a> Placement<'a> {
@@ -60,11 +84,12 @@ impl<'a> Placement<'a> {
     }
 
     /// Copies one match to `dest`, which ends in a slash if it is a folder.
-    pub(crate) fn copy(&mut self, found: &Match, dest: &[u8]) -> Result<(), ExecutorError> {
+    pub(crate) fn copy(&mut self, found: Match, dest: &[u8]) -> Result<(), ExecutorError> {
+        let Match { tree_idx, name, root, root_path, below, .. } = found;
         self.ensure_folder_of(dest)?;
         let target = self.resolve(dest)?;
         let existing = self.lookup(&target)?;
-        if found.root.is_dir() {
+        if root.is_dir() {
             match existing {
                 Some(node) if !node.is_dir() => {
                     return Err(ExecutorError::NotAFolder { path: lossy(&target) });
@@ -72,22 +97,20 @@ impl<'a> Placement<'a> {
                 Some(_) => {}
                 None => self.make_folders(&target)?,
             }
-            for it in &found.below {
-                self.put_found(found, it, &target)?;
+            for it in below {
+                self.put_found(tree_idx, &root_path, it, &target)?;
             }
             return Ok(());
         }
         let target = match existing {
-            Some(node) if node.is_dir() => join(&target, &found.name),
+            Some(node) if node.is_dir() => join(&target, &name),
             _ => target,
         };
-        let content = match found.root.kind {
-            Kind::File { .. } => {
-                Content::File(found.tree_idx, found.root_path.clone(), found.root.content)
-            }
+        let content = match root.kind {
+            Kind::File { .. } => Content::File(tree_idx, root_path, root.content),
             _ => Content::Nothing,
         };
-        self.put_file(&target, self.owned(&found.root), content)
+        self.put_file(target, self.owned(root), content)
     }
 
     /// Writes a file of the Dockerfile's to `dest`.
@@ -105,7 +128,7 @@ impl<'a> Placement<'a> {
         };
         let mut node = self.new_node(Kind::File { size: data.len() as u64 }, 0o644);
         node.mtime = self.owning.times.now;
-        self.put_file(&target, node, Content::Inline(data))
+        self.put_file(target, node, Content::Inline(data))
     }
 
     /// Makes the folder `path` and what is missing above it; says whether anything was missing.
@@ -118,23 +141,31 @@ impl<'a> Placement<'a> {
         }
     }
 
-    /// Puts an entry of an archive below `dest`, as unpacking it there would.
+    /// Makes the folder `path` that an archive is unpacked in, as `make_folder`, but without `--chmod`.
+    pub(crate) fn make_archive_folder(&mut self, path: &[u8]) -> Result<Vec<u8>, ExecutorError> {
+        let chmod = self.owning.chmod.take();
+        let made = self.make_folder(path);
+        self.owning.chmod = chmod;
+        made?;
+        self.resolve(path)
+    }
+
+    /// Puts an entry of an archive below the real path `folder`, as unpacking it there would. To the archive `folder` is
+    /// the root: that is where absolute links lead, and what no `..` leads out of.
     pub(crate) fn unpacked(
         &mut self,
-        dest: &[u8],
+        folder: &[u8],
         entry: Entry,
         content: Content,
     ) -> Result<(), ExecutorError> {
-        let folder = self.resolve(dest)?;
-        let parent_path = parent(&entry.path).unwrap_or_default();
-        let parent_path = self.resolve(&join(&folder, parent_path))?;
-        if self.lookup(&parent_path)?.is_none_or(|it| !it.is_dir()) {
-            self.make_folders(&parent_path)?;
+        // `./` says nothing of the folder that the archive is unpacked in.
+        if entry.path.is_empty() {
+            return Ok(());
         }
-        let target = match entry.path.is_empty() {
-            true => parent_path,
-            false => join(&parent_path, crate::tree::last_name(&entry.path)),
-        };
+        let parent_path = parent(&entry.path).unwrap_or_default();
+        let parent_path = join(folder, &self.resolve_in(folder, parent_path, true)?);
+        self.make_implied_folders(&parent_path)?;
+        let target = join(&parent_path, crate::tree::last_name(&entry.path));
         let (uid, gid) = self.owning.owner.unwrap_or((entry.uid, entry.gid));
         let mut node = Node {
             kind: entry.kind,
@@ -144,12 +175,11 @@ impl<'a> Placement<'a> {
             mtime: entry.mtime,
             xattrs: entry.xattrs,
             file_id: None,
-            stamp: None,
+            is_on_disk: false,
             content: None,
         };
         if let Kind::Hardlink { target: link } = &node.kind {
-            let link = join(&folder, &components(link).collect::<Vec<_>>().join(&b'/'));
-            let link = resolve(&link, false, |path| self.link_at(path))?;
+            let link = join(folder, &self.resolve_in(folder, link, false)?);
             // The file it names becomes the same file: an identity of its own path.
             let id = FileId::First(usize::MAX, link.clone());
             let Some(first) = self.placed.get_mut(&link) else {
@@ -171,14 +201,12 @@ impl<'a> Placement<'a> {
             _ => {}
         }
         node.file_id = None;
-        if !target.is_empty() {
-            self.placed.insert(target, Placed { node, content });
-        }
+        self.placed.insert(target, Box::new(Placed { node, content }));
         Ok(())
     }
 
-    /// Gives all entries in an order in which parents come first, with the folders above them.
-    pub(crate) fn finish(mut self) -> Result<Vec<(Entry, Content)>, ExecutorError> {
+    /// Adds the folders above what was placed, and makes links of further names of a file.
+    pub(crate) fn finish(mut self) -> Result<Entries, ExecutorError> {
         let mut parents = Vec::new();
         for path in self.placed.keys() {
             let mut at = path.as_slice();
@@ -192,68 +220,74 @@ impl<'a> Placement<'a> {
         }
         for path in parents {
             if let Some(node) = self.below.lookup(&path)? {
-                self.placed.entry(path).or_insert(Placed { node, content: Content::Nothing });
+                let placed = Placed { node, content: Content::Nothing };
+                self.placed.entry(path).or_insert_with(|| Box::new(placed));
             }
         }
-        let mut first_names: BTreeMap<(usize, FileId), (Vec<u8>, u64)> = BTreeMap::new();
-        let mut entries = Vec::with_capacity(self.placed.len());
-        for (path, Placed { node, content }) in self.placed {
-            let tree_idx = match &content {
+        let mut first_names: BTreeMap<(usize, FileId), Vec<u8>> = BTreeMap::new();
+        for (path, placed) in &mut self.placed {
+            let Placed { node, content } = &mut **placed;
+            let tree_idx = match content {
                 Content::File(tree_idx, ..) => *tree_idx,
                 _ => usize::MAX,
             };
-            let mut kind = node.kind;
-            let mut content = content;
-            if let (Some(id), Kind::File { size }) = (node.file_id, &kind) {
-                match first_names.get(&(tree_idx, id.clone())) {
-                    Some((first, _)) => {
-                        kind = Kind::Hardlink { target: first.clone() };
-                        content = Content::Nothing;
+            if let (Some(id), Kind::File { .. }) = (node.file_id.take(), &node.kind) {
+                let id = (tree_idx, id);
+                match first_names.get(&id) {
+                    Some(first) => {
+                        node.kind = Kind::Hardlink { target: first.clone() };
+                        *content = Content::Nothing;
                     }
-                    None => drop(first_names.insert((tree_idx, id), (path.clone(), *size))),
+                    None => drop(first_names.insert(id, path.clone())),
                 }
             }
-            let (mode, uid, gid, mtime, xattrs) =
-                (node.mode, node.uid, node.gid, node.mtime, node.xattrs);
-            let secs = self.owning.times.latest.map_or(mtime.secs, |latest| mtime.secs.min(latest));
-            let mtime = Time { secs, nanos: 0 };
-            entries.push((Entry { path, kind, mode, uid, gid, mtime, xattrs }, content));
         }
-        Ok(entries)
+        Ok(Entries { placed: self.placed, latest: self.owning.times.latest })
     }
 
-    fn put_found(&mut self, of: &Match, found: &Found, target: &[u8]) -> Result<(), ExecutorError> {
+    /// Puts what was found in a folder of a tree into the folder `target`.
+    fn put_found(
+        &mut self,
+        tree_idx: usize,
+        folder: &[u8],
+        found: Found,
+        target: &[u8],
+    ) -> Result<(), ExecutorError> {
         let path = join(target, &found.path);
-        let node = self.owned(&found.node);
-        if found.node.is_dir() {
+        let content = match found.node.kind {
+            Kind::File { .. } => {
+                Content::File(tree_idx, join(folder, &found.path), found.node.content)
+            }
+            _ => Content::Nothing,
+        };
+        let node = self.owned(found.node);
+        if node.is_dir() {
             match self.lookup(&path)? {
                 Some(existing) if !existing.is_dir() => {
                     return Err(ExecutorError::NotAFolder { path: lossy(&path) });
                 }
-                _ => drop(self.placed.insert(path, Placed { node, content: Content::Nothing })),
+                _ => drop(self.placed.insert(path, Box::new(Placed { node, content }))),
             }
             return Ok(());
         }
-        let content = match found.node.kind {
-            Kind::File { .. } => {
-                Content::File(of.tree_idx, join(&of.root_path, &found.path), found.node.content)
-            }
-            _ => Content::Nothing,
-        };
-        self.put_file(&path, node, content)
+        self.put_file(path, node, content)
     }
 
-    fn put_file(&mut self, path: &[u8], node: Node, content: Content) -> Result<(), ExecutorError> {
-        if path.is_empty() || self.lookup(path)?.is_some_and(|it| it.is_dir()) {
-            return Err(ExecutorError::FolderInTheWay { path: lossy(path) });
+    fn put_file(
+        &mut self,
+        path: Vec<u8>,
+        node: Node,
+        content: Content,
+    ) -> Result<(), ExecutorError> {
+        if path.is_empty() || self.lookup(&path)?.is_some_and(|it| it.is_dir()) {
+            return Err(ExecutorError::FolderInTheWay { path: lossy(&path) });
         }
-        self.placed.insert(path.to_vec(), Placed { node, content });
+        self.placed.insert(path, Box::new(Placed { node, content }));
         Ok(())
     }
 
     /// A source's node as it will be owned.
-    fn owned(&self, node: &Node) -> Node {
-        let mut node = node.clone();
+    fn owned(&self, mut node: Node) -> Node {
         if let Some((uid, gid)) = self.owning.owner {
             (node.uid, node.gid) = (uid, gid);
         }
@@ -277,7 +311,7 @@ impl<'a> Placement<'a> {
             mtime: self.owning.times.now,
             xattrs: BTreeMap::new(),
             file_id: None,
-            stamp: None,
+            is_on_disk: false,
             content: None,
         }
     }
@@ -291,6 +325,14 @@ impl<'a> Placement<'a> {
         self.make_folder(folder).map(drop)
     }
 
+    /// Makes the folders of a real path that an archive has files in, but no entries of: they are root's.
+    fn make_implied_folders(&mut self, path: &[u8]) -> Result<(), ExecutorError> {
+        let (owner, chmod) = (self.owning.owner.take(), self.owning.chmod.take());
+        let made = self.make_folders(path);
+        (self.owning.owner, self.owning.chmod) = (owner, chmod);
+        made
+    }
+
     /// Makes the folders of a real path that are missing.
     fn make_folders(&mut self, path: &[u8]) -> Result<(), ExecutorError> {
         let mut at = Vec::new();
@@ -301,7 +343,8 @@ impl<'a> Placement<'a> {
                 Some(_) => return Err(ExecutorError::NotAFolder { path: lossy(&at) }),
                 None => {
                     let node = self.new_node(Kind::Directory, 0o755);
-                    self.placed.insert(at.clone(), Placed { node, content: Content::Nothing });
+                    let placed = Placed { node, content: Content::Nothing };
+                    self.placed.insert(at.clone(), Box::new(placed));
                 }
             }
         }
@@ -315,6 +358,16 @@ impl<'a> Placement<'a> {
 
     fn resolve(&self, path: &[u8]) -> Result<Vec<u8>, ExecutorError> {
         resolve(path, true, |path| self.link_at(path))
+    }
+
+    /// The real path below the real path `root`, which is the root to it.
+    fn resolve_in(
+        &self,
+        root: &[u8],
+        path: &[u8],
+        follow_last: bool,
+    ) -> Result<Vec<u8>, ExecutorError> {
+        resolve(path, follow_last, |path| self.link_at(&join(root, path)))
     }
 
     fn link_at(&self, path: &[u8]) -> Result<Option<Vec<u8>>, ExecutorError> {

@@ -11,7 +11,7 @@ use crate::{
     copy::{self, Gathered},
     error::ExecutorError,
     explain::FileListWriter,
-    key::{KeyBuilder, chain_id},
+    key::KeyBuilder,
     session::Task,
     tree::{Chain, Tree},
 };
@@ -151,7 +151,7 @@ impl Execution<'_> {
     fn copy_key(&self, kind: &str, op: &CopyOp, parent: &Chain) -> KeyBuilder {
         let mut key = KeyBuilder::new(kind);
         if !op.link {
-            key.digest("parent", &chain_id(parent.layers()));
+            key.digest("parent", &parent.id());
         }
         key.text("link", if op.link { "yes" } else { "no" });
         key.text("dest", &op.dest);
@@ -183,7 +183,7 @@ impl Execution<'_> {
                     parents,
                     ..
                 } => {
-                    key.digest("source", &chain_id(self.chain(source)?.layers()));
+                    key.digest("source", &self.chain(source)?.id());
                     key.text("path", path);
                     if let Some(parents) = parents {
                         key.text("pattern", &parents.pattern);
@@ -203,7 +203,7 @@ impl Execution<'_> {
         parent: &Chain,
     ) -> Result<Found, ExecutorError> {
         let mut key = KeyBuilder::new("mkdir");
-        key.digest("parent", &chain_id(parent.layers()));
+        key.digest("parent", &parent.id());
         key.text("path", &op.path);
         key.text("user", &op.user);
         key.text("epoch", &self.plan.epoch.map(|it| it.to_string()).unwrap_or_default());

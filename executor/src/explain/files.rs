@@ -9,7 +9,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    io::{Read, Write},
+    io::{self, Read, Write},
 };
 
 use image::{
@@ -23,7 +23,7 @@ use crate::tree::Node;
 const MAGIC: &[u8] = b"kiln files 1\n";
 /// Shorter lists are not compressed.
 const COMPRESSED_FROM: usize = 4096;
-/// No list is longer than this when it is unpacked.
+/// Nothing is longer than this when it is unpacked.
 const LONGEST: u64 = 1 << 30;
 
 /// Writes a list.
@@ -77,14 +77,25 @@ impl FileListWriter {
         if self.0.len() < COMPRESSED_FROM {
             return self.0;
         }
-        let packed = Compressor::new(Vec::new(), Compression::Zstd { level: 1 }, 1).and_then(
-            |mut writer| {
-                writer.write_all(&self.0)?;
-                writer.finish()
-            },
-        );
-        packed.unwrap_or(self.0)
+        packed(|out| out.write_all(&self.0)).unwrap_or(self.0)
     }
+}
+
+/// Compresses what `write` writes.
+pub(super) fn packed(
+    write: impl FnOnce(&mut Compressor<Vec<u8>>) -> io::Result<()>,
+) -> io::Result<Vec<u8>> {
+    let mut out = Compressor::new(Vec::new(), Compression::Zstd { level: 1 }, 1)?;
+    write(&mut out)?;
+    out.finish()
+}
+
+/// Unpacks what was compressed, or was not; nothing if it is damaged.
+pub(super) fn unpacked(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (_, plain) = image::compress::decompress(bytes).ok()?;
+    let mut text = Vec::new();
+    plain.take(LONGEST).read_to_end(&mut text).ok()?;
+    Some(text)
 }
 
 fn numbers(major: u32, minor: u32) -> [u8; 32] {
@@ -124,9 +135,7 @@ struct Listed {
 impl FileList {
     /// Reads a list; nothing if it is damaged.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
-        let (_, plain) = image::compress::decompress(bytes).ok()?;
-        let mut text = Vec::new();
-        plain.take(LONGEST).read_to_end(&mut text).ok()?;
+        let text = unpacked(bytes)?;
         let mut rest = text.strip_prefix(MAGIC)?;
         let mut files = BTreeMap::new();
         while !rest.is_empty() {
@@ -289,7 +298,7 @@ mod tests {
                 mtime: Time::default(),
                 xattrs: BTreeMap::new(),
                 file_id: None,
-                stamp: None,
+                is_on_disk: false,
                 content: None,
             };
             writer.add(0, path.as_bytes(), &node, blake3::hash(content.as_bytes()).as_bytes());

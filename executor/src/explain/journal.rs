@@ -5,12 +5,14 @@ use planner::plan::{CopyItem, MountOp, Op, Source, Step};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::files::{packed, unpacked};
 use crate::{
     assemble::Built,
     error::{ExecutorError, StepError},
     execute::Execution,
-    key::{KEY_VERSION, chain_id},
+    key::KEY_VERSION,
     session::Session,
+    tree::Chain,
 };
 
 /// What two builds must have in common to be runs of one thing, and what else is told of a build.
@@ -120,6 +122,13 @@ pub struct JournaledStep {
     pub output: Option<String>,
 }
 
+impl JournaledStep {
+    /// Whether there is to be said why it was not known.
+    pub(super) fn needs_cause(&self) -> bool {
+        matches!(self.state, State::Done | State::Miss | State::Failed { .. }) && !self.no_cache
+    }
+}
+
 /// Where files come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -165,7 +174,7 @@ impl Execution<'_> {
             JournaledImage {
                 reference: image.query.origin.to_string(),
                 digest: known.map(|it| it.0.to_string()).unwrap_or_default(),
-                output: known.map(|it| output(&it.1)).unwrap_or_default(),
+                output: known.map(|it| output(&Chain::new(&it.1))).unwrap_or_default(),
             }
         });
         let steps = self.plan.steps.iter().enumerate().map(|(idx, step)| {
@@ -187,7 +196,7 @@ impl Execution<'_> {
                 no_cache: step.no_cache,
                 key: looked.map(|it| it.key),
                 recipe: looked.map(|it| it.recipe.clone()).unwrap_or_default(),
-                output: result.map(|it| output(it.chain.layers())),
+                output: result.map(|it| output(&it.chain)),
             }
         });
         JournaledPlan {
@@ -198,8 +207,8 @@ impl Execution<'_> {
     }
 }
 
-fn output(layers: &[image::DiffId]) -> String {
-    chain_id(layers)[..16].iter().map(|it| format!("{it:02x}")).collect()
+fn output(chain: &Chain) -> String {
+    chain.id()[..16].iter().map(|it| format!("{it:02x}")).collect()
 }
 
 impl Ref {
@@ -290,7 +299,7 @@ impl Session {
                 }
             }
         }
-        if let Ok(bytes) = serde_json::to_vec(&build) {
+        if let Ok(bytes) = packed(|out| serde_json::to_writer(out, &build).map_err(Into::into)) {
             let _ = self.store.put_journal(&entry, &bytes);
         }
     }
@@ -324,7 +333,7 @@ fn print(about: &About, runs: &[Execution<'_>]) -> u64 {
 pub fn read(store: &Store, entry: &JournalEntry) -> Result<Option<Journaled>, ExecutorError> {
     let parse = |entry: &JournalEntry| -> Result<Option<Journaled>, ExecutorError> {
         let bytes = store.journal_entry(entry)?;
-        Ok(bytes.and_then(|it| serde_json::from_slice(&it).ok()))
+        Ok(bytes.and_then(|it| serde_json::from_slice(&unpacked(&it)?).ok()))
     };
     let Some(mut build) = parse(entry)? else { return Ok(None) };
     if !entry.is_again {

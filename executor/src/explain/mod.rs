@@ -1,13 +1,15 @@
 //! Why a step was not known: each build is noted in the journal of the store, and compared with those before it.
 //!
-//! Read in this order: [`journal`] (what is noted), [`files`] (which files a key was made of), [`align`] (which step of an
-//! earlier build is the same step), [`cause`] (what can be different), and here, which earlier build is the nearest.
+//! Read in this order: [`journal`] (what is noted), [`files`] (which files a key was made of), [`earlier`] (what a build is compared
+//! with), [`align`] (which step of an earlier build is the same step), [`cause`] (what can be different), and here, which earlier
+//! build is the nearest.
 //!
 //! Nothing is compared while a build runs: the journal has all it takes, so that it costs a build without misses nothing but
 //! a note, and can be asked for later.
 
 mod align;
 mod cause;
+mod earlier;
 mod files;
 mod journal;
 mod recipe;
@@ -21,6 +23,7 @@ pub(crate) use self::files::FileListWriter;
 use self::{cause::Pair, files::FileList};
 pub use self::{
     cause::{Cause, VariableChange},
+    earlier::{Earlier, earlier},
     files::{Difference, FileChange},
     journal::{About, Journaled, JournaledImage, JournaledPlan, JournaledStep, Ref, State, read},
 };
@@ -85,9 +88,11 @@ pub struct ExplainedBuild {
     pub build: Journaled,
     /// Its plans.
     pub plans: Vec<Vec<Explained>>,
+    /// Where the builds that it was compared with were done, if not here.
+    pub elsewhere: Option<String>,
 }
 
-/// Explains the steps of each plan of `build`. `earlier` are builds of the same line, the youngest first.
+/// Explains the steps of each plan of `build`. `earlier` are the builds to compare it with, the youngest first.
 pub fn explain(
     store: &Store,
     build: &Journaled,
@@ -108,29 +113,9 @@ pub fn explain_entry(
     entry: &cache::JournalEntry,
 ) -> Result<Option<ExplainedBuild>, crate::ExecutorError> {
     let Some(build) = read(store, entry)? else { return Ok(None) };
-    let earlier = earlier(store, &entry.line, &entry.build)?;
-    let plans = explain(store, &build, &earlier, &Files::default());
-    Ok(Some(ExplainedBuild { build, plans }))
-}
-
-/// The builds of a line that are older than `build`, the youngest first.
-///
-/// # Errors
-///
-/// The store cannot be read.
-pub fn earlier(
-    store: &Store,
-    line: &[u8; 32],
-    build: &str,
-) -> Result<Vec<Journaled>, crate::ExecutorError> {
-    let mut found = Vec::new();
-    for entry in store.journal(line)? {
-        // One that found all as another left it has nothing to add.
-        if entry.build.as_str() < build && !entry.is_again {
-            found.extend(read(store, &entry)?);
-        }
-    }
-    Ok(found)
+    let Earlier { builds, elsewhere } = earlier(store, &build)?;
+    let plans = explain(store, &build, &builds, &Files::default());
+    Ok(Some(ExplainedBuild { build, plans, elsewhere }))
 }
 
 fn explain_plan(
@@ -139,11 +124,8 @@ fn explain_plan(
     earlier: &[Journaled],
     lists: &Lists<'_>,
 ) -> Vec<Explained> {
-    let needs_it = |it: &JournaledStep| {
-        matches!(it.state, State::Done | State::Miss | State::Failed { .. }) && !it.no_cache
-    };
     let mut pairs = Vec::new();
-    if plan.steps.iter().any(needs_it) {
+    if plan.steps.iter().any(JournaledStep::needs_cause) {
         for old in earlier {
             for old_plan in &old.plans {
                 pairs.push(Pair::new(build, plan, old, old_plan, lists));

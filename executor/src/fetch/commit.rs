@@ -10,6 +10,7 @@ use planner::{
 use serde_json::Value;
 
 use super::{
+    COMMIT,
     program::{Program, args},
     redacted,
 };
@@ -124,7 +125,7 @@ impl Source {
         let mut key = KeyBuilder::new("git");
         key.raw("address", self.remote.as_bytes());
         key.text("url", &redacted(&self.remote));
-        key.text("commit", sha);
+        key.text(COMMIT, sha);
         key.text("subdir", &self.subdir);
         key.text("git dir", if self.keeps_git() { asked } else { "" });
         key.text("keep", if self.keeps_git() { "yes" } else { "no" });

@@ -36,7 +36,7 @@ use reqwest::{
 };
 use serde_json::Value;
 
-use super::{Fetched, TIME, record, recorded, redacted, secret};
+use super::{DIGEST, Fetched, TIME, record, recorded, redacted, secret};
 use crate::{
     error::ExecutorError,
     key::KeyBuilder,
@@ -127,7 +127,7 @@ pub(super) fn fetch(
     let notes = [
         (TAG, answer.tag.map_or(Value::Null, Value::from)),
         (TIME, answer.modified.map_or(Value::Null, Value::from)),
-        ("digest", Value::from(answer.digest.to_string())),
+        (DIGEST, Value::from(answer.digest.to_string())),
     ];
     let record = record(session, key, format!("download of {}", request.shown), layer, &notes)?;
     recorded(session, &record)

@@ -16,7 +16,7 @@ use std::{
 
 use cache::{StepKey, StepRecord};
 use image::{DiffId, layer::LayerIndex};
-use planner::plan::{GitSource, HttpSource};
+use planner::plan::{GitSource, HttpSource, Source};
 use registry::{Limits, WebClients};
 use serde_json::Value;
 
@@ -43,6 +43,8 @@ pub(crate) struct Fetched {
     pub(crate) tree: Tree,
     /// When they were made, in seconds since 1970: the time of the commit, or what the server says.
     pub(crate) time: Option<i64>,
+    /// The commit, or the digest of the file.
+    pub(crate) id: Option<String>,
 }
 
 impl Default for Fetches {
@@ -52,6 +54,18 @@ impl Default for Fetches {
 }
 
 impl Fetches {
+    /// The commit, or the digest of the file, that this build found at a source; nothing if it did not look.
+    pub(crate) fn id_of(&self, source: &Source) -> Option<String> {
+        let key = match source {
+            Source::Git(git) => format!("{git:?}"),
+            Source::Http(http) => format!("{http:?}"),
+            _ => return None,
+        };
+        let slot = self.done.lock().unwrap_or_else(PoisonError::into_inner).get(&key)?.clone();
+        let slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.as_ref()?.id.clone()
+    }
+
     fn once(
         &self,
         key: String,
@@ -112,6 +126,10 @@ pub(crate) fn http_tree(
 
 /// What a record remembers beside the layer.
 const TIME: &str = "time";
+/// The digest of a file, in a record.
+const DIGEST: &str = "digest";
+/// The commit of a checkout, in a key.
+const COMMIT: &str = "commit";
 
 /// Returns what a record of an earlier fetch stands for.
 fn recorded(session: &Session, record: &StepRecord) -> Result<Fetched, ExecutorError> {
@@ -119,11 +137,16 @@ fn recorded(session: &Session, record: &StepRecord) -> Result<Fetched, ExecutorE
         None => Tree::Empty,
         Some(layer) => layer_tree(session, layer)?,
     };
-    Ok(Fetched { tree, time: record.recipe.get(TIME).and_then(Value::as_i64) })
+    let text = |name| record.recipe.get(name).and_then(Value::as_str).map(str::to_owned);
+    Ok(Fetched {
+        tree,
+        time: record.recipe.get(TIME).and_then(Value::as_i64),
+        id: text(DIGEST).or_else(|| text(COMMIT)),
+    })
 }
 
 fn layer_tree(session: &Session, layer: DiffId) -> Result<Tree, ExecutorError> {
-    Ok(Tree::Layers(Arc::new(Layers::open(&session.store, &Chain::new(vec![layer]))?)))
+    Ok(Tree::Layers(Arc::new(Layers::open(&session.store, &Chain::new(&[layer]))?)))
 }
 
 /// Stores a layer that was written, unless nothing is in it.

@@ -42,8 +42,8 @@ impl Copies {
     /// Takes the tree with the most of the layers of `chain` and no others.
     fn take(&self, chain: &Chain) -> Option<Copy> {
         let mut copies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = |it: &Copy| it.chain.layers().len();
-        let fits = |it: &Copy| chain.layers().starts_with(it.chain.layers());
+        let known = |it: &Copy| it.chain.n_layers();
+        let fits = |it: &Copy| chain.stands_on(&it.chain);
         let best = (0..copies.len()).filter(|n| fits(&copies[*n]));
         let best = best.max_by_key(|n| known(&copies[*n]))?;
         Some(copies.swap_remove(best))
@@ -63,7 +63,7 @@ impl Execution<'_> {
     ) -> Result<Made, ExecutorError> {
         let store = &self.session.store;
         let chain = self.fetch(&step.parent)?;
-        let layers = Layers::open(store, &chain)?;
+        let layers = self.session.known.tree(store, &chain)?;
         let view = layers.view();
         let Copy { staged, .. } = self.copy_of(&chain, &layers)?;
         let tree = staged.upper();
@@ -103,11 +103,9 @@ impl Execution<'_> {
     fn copy_of(&self, chain: &Chain, layers: &Layers) -> Result<Copy, ExecutorError> {
         let store = &self.session.store;
         if let Some(known) = self.session.copies.take(chain) {
-            let n_known = known.chain.layers().len();
+            let n_known = known.chain.n_layers();
             let tree = known.staged.upper();
-            if n_known == chain.layers().len()
-                || store.advance_merged(layers.view(), n_known, &tree)?
-            {
+            if n_known == chain.n_layers() || store.advance_merged(layers.view(), n_known, &tree)? {
                 return Ok(Copy { chain: chain.clone(), staged: known.staged });
             }
         }
@@ -192,7 +190,7 @@ impl Execution<'_> {
             Source::Scratch | Source::Image(_) | Source::Step(_) => self.tree(source, task)?,
             _ => {
                 let layer = self.materialize_layer(source, path, task)?;
-                let layers = Layers::open(&self.session.store, &Chain::new(vec![layer]))?;
+                let layers = Layers::open(&self.session.store, &Chain::new(&[layer]))?;
                 Tree::Layers(Arc::new(layers))
             }
         };
@@ -226,7 +224,7 @@ fn lend(mount: &mut Mount, read_only: bool, copy: &Path) -> Result<(), ExecutorE
     let is_read_only = read_only || matches!(access, Access::ReadOnly);
     if is_read_only {
         create_dir(copy)?;
-        let folder = Folder::open_root(&source, Vec::new(), None)?;
+        let folder = Folder::open_owned(&source)?;
         write_folder(&Tree::Folder(Arc::new(folder)), b"", copy, true, None)?;
         source = copy.to_owned();
     }

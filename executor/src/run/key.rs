@@ -10,7 +10,7 @@ use crate::{
         Execution,
         find::{Found, Keyed, Missing},
     },
-    key::{KeyBuilder, chain_id},
+    key::KeyBuilder,
     session::Task,
     tree::{Chain, Tree},
 };
@@ -54,7 +54,7 @@ impl Execution<'_> {
     ) -> Result<Option<Keyed>, ExecutorError> {
         let content = read.is_some();
         let mut key = KeyBuilder::new(if content { "run with contents" } else { "run" });
-        key.digest("parent", &chain_id(parent.layers()));
+        key.digest("parent", &parent.id());
         key.texts("args", op.args.iter().map(String::as_str));
         let env: Vec<String> =
             op.env.pairs().iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -82,7 +82,7 @@ impl Execution<'_> {
                     match source {
                         Source::Scratch => key.text("of", "nothing"),
                         Source::Image(_) | Source::Step(_) if !content => {
-                            key.digest("of", &chain_id(self.chain(source)?.layers()));
+                            key.digest("of", &self.chain(source)?.id());
                         }
                         _ => {
                             let Some(read) = &mut read else { return Ok(None) };
@@ -97,7 +97,7 @@ impl Execution<'_> {
                     key.text("cache", &format!("{target} {read_only}"));
                     if let Some((source, path)) = seed {
                         key.text("seed", path);
-                        key.digest("of", &chain_id(self.chain(source)?.layers()));
+                        key.digest("of", &self.chain(source)?.id());
                     }
                 }
                 MountOp::Tmpfs { target, size } => key.text("tmpfs", &format!("{target} {size:?}")),

@@ -2,7 +2,7 @@
 //!
 //! Read in this order: the walk here, [`key`] (what a result depends on), [`mounts`] (what `--mount` makes of trees,
 //! caches and secrets), [`network`], [`agent`] (the socket of `--mount=type=ssh`) and [`keys`], [`output`] (the process and what it
-//! prints), [`copied`] (the same where nothing can be mounted).
+//! prints), [`write_behind`] (its files on the way to the disk), [`copied`] (the same where nothing can be mounted).
 
 pub(crate) mod agent;
 mod copied;
@@ -11,6 +11,7 @@ pub(crate) mod keys;
 mod mounts;
 mod network;
 mod output;
+mod write_behind;
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
 
@@ -24,7 +25,6 @@ use crate::{
     error::ExecutorError,
     execute::{Execution, Made},
     session::Task,
-    tree::{Chain, Layers},
 };
 
 /// The tree that a mount shows or starts with.
@@ -46,13 +46,14 @@ impl Execution<'_> {
     ) -> Result<Made, ExecutorError> {
         // Before the base is unpacked in vain.
         sandbox::require()?;
+        sandbox::give_memory_back();
         if sandbox::copies_trees() {
             return self.run_copied(step, op, task);
         }
         let store = &self.session.store;
         let chain = self.fetch(&step.parent)?;
-        let lower = self.trees_of(&chain)?;
-        let view = Layers::open(store, &chain)?;
+        let view = self.session.known.tree(store, &chain)?;
+        let lower = store.stack(view.view())?;
         let staged = store.stage_tree()?;
         if let Some(root) = view.view().lookup(b"") {
             staged.set_root(root.entry)?;
@@ -80,10 +81,14 @@ impl Execution<'_> {
         let mut ended = self.run_sandbox(&spec, task)?;
         drop(guards);
         let link_owners = std::mem::take(&mut ended.link_owners);
+        let root = ended.root.take();
         check_exit(op, ended)?;
         let options = cache::PackOptions { latest_mtime: self.latest(), link_owners };
-        let out = Counted { store, n_bytes: 0 };
-        let index = cache::pack_upper(&staged.upper(), view.view(), &options, out)?;
+        let index = std::thread::scope(|scope| {
+            // Nobody is in it any more, and it must be gone before the upper folder gets its place.
+            scope.spawn(|| drop(root));
+            cache::pack_upper(&staged.upper(), view.view(), &options, std::io::sink())
+        })?;
         self.commit(staged, index)
     }
 
@@ -127,45 +132,6 @@ impl Execution<'_> {
             });
         }
         spec
-    }
-
-    /// The unpacked layers of a chain, bottom up.
-    pub(crate) fn trees_of(&self, chain: &Chain) -> Result<Vec<PathBuf>, ExecutorError> {
-        let store = &self.session.store;
-        let mut trees = Vec::with_capacity(chain.layers().len());
-        for layer in chain.layers() {
-            let index = store.index(layer)?;
-            if index.hides_all() {
-                trees.clear();
-            }
-            // Layers that change nothing would only make look-ups longer.
-            if !index.changes.is_empty() {
-                trees.push(store.ensure_tree(layer)?);
-            }
-        }
-        Ok(cache::tree::uncovered(trees))
-    }
-}
-
-/// Takes the tar of what a RUN changed, which nobody keeps; if that is much, the disk begins to write it meanwhile.
-struct Counted<'a> {
-    store: &'a cache::Store,
-    n_bytes: u64,
-}
-
-impl std::io::Write for Counted<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        const MUCH: u64 = 8 << 20;
-        let n_before = self.n_bytes;
-        self.n_bytes += bytes.len() as u64;
-        if n_before < MUCH && self.n_bytes >= MUCH {
-            self.store.write_back();
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 

@@ -9,12 +9,7 @@ use sandbox::{Access, Mount, Source as MountSource, Spec};
 
 use super::{agent::Agent, os};
 use crate::{
-    copy,
-    error::ExecutorError,
-    execute::Execution,
-    key::{KeyBuilder, chain_id},
-    session::Task,
-    tree::Tree,
+    copy, error::ExecutorError, execute::Execution, key::KeyBuilder, session::Task, tree::Tree,
 };
 
 /// What is held while a command runs, and let go when it has ended.
@@ -63,7 +58,8 @@ impl Execution<'_> {
                     }
                     Source::Image(_) | Source::Step(_) => {
                         let chain = self.fetch(source)?;
-                        self.trees_of(&chain)?
+                        let store = &self.session.store;
+                        store.stack(self.session.known.tree(store, &chain)?.view())?
                     }
                     _ => vec![self.materialize(source, path, task)?],
                 };
@@ -84,7 +80,7 @@ impl Execution<'_> {
                     namespace.push_str(&format!(" {mode:o} {uid}:{gid}"));
                 }
                 if let Some((source, path)) = seed {
-                    let chain = chain_id(self.chain(source)?.layers());
+                    let chain = self.chain(source)?.id();
                     namespace.push_str(&format!(" {chain:x?} {path}"));
                 }
                 let mut fill = |folder: &std::path::Path| match seed {
@@ -197,7 +193,7 @@ impl Execution<'_> {
                 let begun = std::time::Instant::now();
                 let made = self.write_layer(Compression::Uncompressed, |out| {
                     let how = (self.times(), self.session.store.options());
-                    copy::write_copy(&op, &gathered, &trees, &Tree::Empty, how, out)
+                    copy::write_copy(&op, gathered, &trees, &Tree::Empty, how, out)
                 })?;
                 let layer = made.index.map(|it| it.diff_id);
                 self.session.store.put_step(&StepRecord {

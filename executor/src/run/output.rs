@@ -7,8 +7,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 use sandbox::Spec;
 
+use super::write_behind::WriteBehind;
 use crate::{error::ExecutorError, execute::Execution, session::Task};
 
 /// How many of the last lines of output an error repeats.
@@ -17,7 +22,9 @@ const N_TAIL_LINES: usize = 20;
 impl Execution<'_> {
     pub(super) fn run_sandbox(&self, spec: &Spec, task: &Task<'_>) -> Result<Ended, ExecutorError> {
         let log = self.session.store.new_log(&self.session.build_id, &task.log_name())?;
+        let mut behind = WriteBehind::new(&self.session.store);
         let child = Arc::new(sandbox::spawn(spec)?);
+        let root = child.take_root();
         for note in child.notes() {
             task.warn(note);
         }
@@ -33,11 +40,12 @@ impl Execution<'_> {
         });
         std::thread::scope(|scope| {
             let stderr = child.take_stderr();
-            let reader = scope.spawn(|| forward(stderr, 2, &output, task));
-            forward(child.take_stdout(), 1, &output, task);
+            let reader = scope.spawn(|| forward(stderr, 2, &output, task, None));
+            forward(child.take_stdout(), 1, &output, task, Some(&mut behind));
             drop(reader.join());
         });
         let exit = child.wait()?;
+        behind.end();
         drop(guard);
         if exit.too_many_processes {
             task.warn("a process could not be started because the limit of processes was reached (`--pids-limit`)".to_owned());
@@ -48,13 +56,15 @@ impl Execution<'_> {
         let link_owners =
             link_owners.into_iter().map(|(it, owner)| ((it.number, it.made.0, it.made.1), owner));
         let link_owners = link_owners.collect();
-        Ok(Ended { exit, link_owners, tail: output.tail.into_iter().collect() })
+        Ok(Ended { exit, root, link_owners, tail: output.tail.into_iter().collect() })
     }
 }
 
 /// How a command ended, and the last lines of its output.
 pub(super) struct Ended {
     pub(super) exit: sandbox::Exit,
+    /// The handle that keeps its root mounted.
+    pub(super) root: Option<OwnedFd>,
     pub(super) tail: Vec<String>,
     /// Owners of links and pipes, where the file system does not have them.
     pub(super) link_owners: cache::owners::LinkOwners,
@@ -88,13 +98,37 @@ impl Output {
     }
 }
 
+/// Waits until there is something to read, and looks after what is written meanwhile.
+fn wait_for(stream: &std::fs::File, behind: &mut WriteBehind<'_>) {
+    let every = i64::try_from(WriteBehind::EVERY.as_nanos()).unwrap_or(0);
+    let every = Timespec { tv_sec: 0, tv_nsec: every };
+    loop {
+        let mut polled = [PollFd::new(stream, PollFlags::IN)];
+        let found = poll(&mut polled, Some(&every));
+        behind.look();
+        match found {
+            Ok(0) | Err(Errno::INTR) => {}
+            _ => return,
+        }
+    }
+}
+
 /// Passes the output of a command on, in whole lines where they come soon enough.
-fn forward(stream: Option<OwnedFd>, number: u8, output: &Mutex<Output>, task: &Task<'_>) {
+fn forward(
+    stream: Option<OwnedFd>,
+    number: u8,
+    output: &Mutex<Output>,
+    task: &Task<'_>,
+    mut behind: Option<&mut WriteBehind<'_>>,
+) {
     let Some(stream) = stream else { return };
     let mut stream = std::fs::File::from(stream);
     let mut buffer = vec![0_u8; 16 * 1024];
     let mut pending: Vec<u8> = Vec::new();
     loop {
+        if let Some(behind) = &mut behind {
+            wait_for(&stream, behind);
+        }
         let n_read = match stream.read(&mut buffer) {
             Ok(0) => break,
             Ok(n_read) => n_read,

@@ -1,7 +1,7 @@
 //! A folder of the user's: the build context, or a named one.
 //!
-//! Files are opened below the root's file descriptor and never through a link. Owners are those of root, as every
-//! builder makes them; an ignore file hides what it matches. What was hashed is remembered by size, times and inode, so
+//! Files are opened below the root's file descriptor and never through a link. Everything is root's, as every
+//! builder has it; an ignore file hides what it matches. What was hashed is remembered by size, times and inode, so
 //! that a second build reads nothing.
 
 use std::{
@@ -38,16 +38,10 @@ pub(crate) struct Folder {
     ignore: Patterns,
     patterns: Vec<String>,
     cache: StatCache,
-    /// What this build has looked at. Which of it may be trusted is decided when it is saved: see [`Folder::save`].
-    seen: Mutex<Seen>,
+    /// What this build has hashed. Which of it may be trusted is decided when it is saved: see [`Folder::save`].
+    hashed: Mutex<Vec<(Vec<u8>, Known)>>,
     opened_at: u64,
-}
-
-#[derive(Default)]
-struct Seen {
-    files: Vec<(Vec<u8>, Known)>,
-    /// Something of it was not in the cache.
-    is_new: bool,
+    keeps_owners: bool,
 }
 
 /// Extended attributes by name.
@@ -81,8 +75,22 @@ impl Folder {
             ExecutorError::OpenContext { path: path.to_owned(), source: source.into() }
         })?;
         let cache = cache.map(StatCache::open).unwrap_or_default();
-        let seen = Mutex::default();
-        Ok(Self { root, path: path.to_owned(), ignore, patterns, cache, seen, opened_at: now() })
+        let hashed = Mutex::default();
+        Ok(Self {
+            root,
+            path: path.to_owned(),
+            ignore,
+            patterns,
+            cache,
+            hashed,
+            opened_at: now(),
+            keeps_owners: false,
+        })
+    }
+
+    /// Opens a folder of kiln's own, whose owners count.
+    pub(crate) fn open_owned(path: &Path) -> Result<Self, ExecutorError> {
+        Ok(Self { keeps_owners: true, ..Self::open_root(path, Vec::new(), None)? })
     }
 
     /// The folder's path.
@@ -102,12 +110,10 @@ impl Folder {
 
     /// Returns the cache of hashes to keep for the next build; nothing if it did not change.
     pub(crate) fn save(&self) -> Option<Vec<u8>> {
-        let mut seen = self.seen.lock().ok()?;
-        if !seen.is_new {
+        let mut files = std::mem::take(&mut *self.hashed.lock().ok()?);
+        if files.is_empty() {
             return None;
         }
-        seen.is_new = false;
-        let mut files = std::mem::take(&mut seen.files);
         files.retain(|(_, it)| it.stamp.ctime.max(it.stamp.mtime) + TICK < self.opened_at);
         self.cache.merged(files)
     }
@@ -128,15 +134,10 @@ impl Folder {
 
     /// Hashes what [`list`](Self::list) found, all that is not known from an earlier build.
     pub(super) fn hash(&self, root: &[u8], found: &mut [Found]) -> Result<(), ExecutorError> {
-        if !found.iter().any(|it| it.node.is_unknown_file()) {
-            return Ok(());
+        match found.iter().any(|it| it.node.is_unknown_file()) {
+            true => scan::hash(self, root, found),
+            false => Ok(()),
         }
-        let all: Vec<(Vec<u8>, Known)> =
-            found.iter().filter_map(|it| Some((join(root, &it.path), it.node.known()?))).collect();
-        if let Ok(mut seen) = self.seen.lock() {
-            seen.files.extend(all);
-        }
-        scan::hash(self, root, found)
     }
 
     pub(super) fn lookup(&self, path: &[u8]) -> Result<Option<Node>, ExecutorError> {
@@ -204,10 +205,9 @@ impl Folder {
         let stamp = stamp_of(&status);
         let content = hash_file(&mut file)
             .map_err(|source| ExecutorError::Read { path: lossy(path), source })?;
-        if let Ok(mut seen) = self.seen.lock() {
+        if let Ok(mut hashed) = self.hashed.lock() {
             let has_capability = !xattrs.is_empty();
-            seen.files.push((path.to_vec(), Known { stamp, content, has_capability }));
-            seen.is_new = true;
+            hashed.push((path.to_vec(), Known { stamp, content, has_capability }));
         }
         Ok((content, xattrs))
     }
@@ -311,15 +311,19 @@ impl Folder {
             None if is_file && with_xattrs => xattrs(parent, super::last_name(path)),
             _ => BTreeMap::new(),
         };
+        let (uid, gid) = match self.keeps_owners {
+            true => (status.stx_uid, status.stx_gid),
+            false => (0, 0),
+        };
         Ok(Some(Node {
             kind,
             mode: u32::from(status.stx_mode) & 0o7777,
-            uid: 0,
-            gid: 0,
+            uid,
+            gid,
             mtime: Time { secs: status.stx_mtime.tv_sec, nanos: status.stx_mtime.tv_nsec },
             xattrs,
             file_id: is_shared.then_some(FileId::Inode(device, status.stx_ino)),
-            stamp,
+            is_on_disk: is_file,
             content: known.map(|it| it.content),
         }))
     }

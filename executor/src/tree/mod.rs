@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, io::Read, sync::Arc};
 use image::entry::{Kind, Time};
 
 pub(crate) use self::folder::Folder;
-pub(crate) use self::layers::{Chain, Layers};
+pub(crate) use self::layers::{Chain, KnownChains, Layers};
 use crate::error::ExecutorError;
 
 /// What is at a path.
@@ -28,8 +28,8 @@ pub(crate) struct Node {
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Equal for two names of one file.
     pub file_id: Option<FileId>,
-    /// For a file on disk: what changes when its content does.
-    pub stamp: Option<Stamp>,
+    /// It is a file on disk, and not a socket, which becomes an empty file.
+    pub is_on_disk: bool,
     /// The BLAKE3 of a file, where that is known without reading it.
     pub content: Option<[u8; 32]>,
 }
@@ -79,15 +79,9 @@ impl Node {
         matches!(self.kind, Kind::File { .. })
     }
 
-    /// Whether it is a file on disk that has to be read for its digest. A socket, which becomes an empty file, is not.
+    /// Whether it is a file on disk that has to be read for its digest.
     fn is_unknown_file(&self) -> bool {
-        self.stamp.is_some() && self.content.is_none()
-    }
-
-    /// What is to be remembered of a file.
-    fn known(&self) -> Option<stat_cache::Known> {
-        let has_capability = !self.xattrs.is_empty();
-        Some(stat_cache::Known { stamp: self.stamp?, content: self.content?, has_capability })
+        self.is_on_disk && self.content.is_none()
     }
 }
 
@@ -303,7 +297,7 @@ fn empty_root() -> Node {
         mtime: Time::default(),
         xattrs: BTreeMap::new(),
         file_id: None,
-        stamp: None,
+        is_on_disk: false,
         content: None,
     }
 }

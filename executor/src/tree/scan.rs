@@ -18,6 +18,9 @@ use crate::{error::ExecutorError, threads};
 /// A further thread is started when so many folders wait to be listed: fewer are done sooner than a thread is there.
 const WORTH_A_THREAD: usize = 16;
 
+/// With so many files what they take is worth giving back while the build goes on.
+const MANY: usize = 2000;
+
 /// What decides on the paths below the root of a walk.
 pub(super) type Choose<'a> = &'a (dyn Fn(&[u8], bool) -> Choice + Sync);
 
@@ -82,6 +85,9 @@ pub(super) fn scan(
     }
     let mut found = Vec::with_capacity(state.lists.iter().map(Vec::len).sum());
     flatten(&mut state.lists, 0, &mut found);
+    if found.len() > MANY {
+        sandbox::give_memory_back();
+    }
     Ok(found)
 }
 

@@ -17,6 +17,8 @@
 //! checksum   32 bytes, BLAKE3 of all before it
 //! ```
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::Stamp;
 
 const MAGIC: &[u8; 8] = b"kilnsc02";
@@ -45,6 +47,8 @@ pub(super) struct StatCache {
     bytes: Vec<u8>,
     n_folders: usize,
     n_files: usize,
+    /// Which of the files somebody has asked for.
+    is_asked_for: Vec<AtomicBool>,
 }
 
 /// The files of one folder, looked up in the order of their names.
@@ -58,9 +62,9 @@ pub(super) struct KnownFiles<'a> {
 impl StatCache {
     /// Takes what [`merged`](Self::merged) returned; anything else is an empty cache.
     pub(super) fn open(bytes: Vec<u8>) -> Self {
-        Self::check(&bytes)
-            .map(|(n_folders, n_files)| Self { bytes, n_folders, n_files })
-            .unwrap_or_default()
+        let Some((n_folders, n_files)) = Self::check(&bytes) else { return Self::default() };
+        let is_asked_for = (0..n_files).map(|_| AtomicBool::new(false)).collect();
+        Self { bytes, n_folders, n_files, is_asked_for }
     }
 
     fn check(bytes: &[u8]) -> Option<(usize, usize)> {
@@ -91,34 +95,37 @@ impl StatCache {
         let (folder, name) = split(path);
         let files = self.files(folder);
         let found = partition_point(files.at, files.end, |it| self.name(it) < name);
-        (found < files.end && self.name(found) == name).then(|| self.known(found))
+        (found < files.end && self.name(found) == name).then(|| self.ask_for(found))
     }
 
-    /// Returns this cache with what was `seen` put over it; nothing if it is too large.
-    pub(super) fn merged(&self, mut seen: Vec<(Vec<u8>, Known)>) -> Option<Vec<u8>> {
+    /// Returns this cache with what was hashed put over it; nothing if it is too large. What nobody has asked for is a build older.
+    pub(super) fn merged(&self, mut hashed: Vec<(Vec<u8>, Known)>) -> Option<Vec<u8>> {
         // Of two of the same path the later one is right.
-        seen.reverse();
-        seen.sort_by(|a, b| split(&a.0).cmp(&split(&b.0)));
-        seen.dedup_by(|a, b| a.0 == b.0);
+        hashed.reverse();
+        hashed.sort_by(|a, b| split(&a.0).cmp(&split(&b.0)));
+        hashed.dedup_by(|a, b| a.0 == b.0);
         let mut writer = Writer::default();
-        let mut seen = seen.iter().peekable();
+        let mut hashed = hashed.iter().peekable();
         for nth in 0..self.n_folders {
             let (folder, first, n_files) = self.folder(nth);
             for file in first..first.saturating_add(n_files).min(self.n_files) {
                 let old = (folder, self.name(file));
-                while let Some((path, known)) = seen.next_if(|it| split(&it.0) < old) {
+                while let Some((path, known)) = hashed.next_if(|it| split(&it.0) < old) {
                     writer.put(split(path), known, 0)?;
                 }
-                if seen.peek().is_some_and(|it| split(&it.0) == old) {
+                if hashed.peek().is_some_and(|it| split(&it.0) == old) {
                     continue;
                 }
-                let age = self.entry(file)[6].saturating_add(1);
+                let age = match self.was_asked_for(file) {
+                    true => 0,
+                    false => self.entry(file)[6].saturating_add(1),
+                };
                 if age <= MAX_AGE {
                     writer.put(old, &self.known(file), age)?;
                 }
             }
         }
-        for (path, known) in seen {
+        for (path, known) in hashed {
             writer.put(split(path), known, 0)?;
         }
         writer.finish()
@@ -139,6 +146,17 @@ impl StatCache {
         let entry = self.entry(nth);
         let len = usize::from(entry[4]) | usize::from(entry[5]) << 8;
         self.text(number(entry, 0).unwrap_or(0) as usize, len)
+    }
+
+    fn ask_for(&self, nth: usize) -> Known {
+        if let Some(mark) = self.is_asked_for.get(nth) {
+            mark.store(true, Ordering::Relaxed);
+        }
+        self.known(nth)
+    }
+
+    fn was_asked_for(&self, nth: usize) -> bool {
+        self.is_asked_for.get(nth).is_some_and(|it| it.load(Ordering::Relaxed))
     }
 
     fn known(&self, nth: usize) -> Known {
@@ -164,7 +182,7 @@ impl KnownFiles<'_> {
         while self.at < self.end {
             match self.cache.name(self.at).cmp(name) {
                 std::cmp::Ordering::Less => self.at += 1,
-                std::cmp::Ordering::Equal => return Some(self.cache.known(self.at)),
+                std::cmp::Ordering::Equal => return Some(self.cache.ask_for(self.at)),
                 std::cmp::Ordering::Greater => return None,
             }
         }
@@ -288,10 +306,14 @@ mod tests {
 
     #[test]
     fn what_is_not_seen_for_long_is_forgotten() {
-        let mut cache = StatCache::default();
-        for nth in 0..=u64::from(MAX_AGE) + 1 {
-            let paths = if nth == 0 { seen(&[("old", 1)]) } else { seen(&[("new", nth)]) };
-            cache = StatCache::open(cache.merged(paths).expect("it is small"));
+        let first = [("asked for", 1), ("hashed", 1), ("old", 1)];
+        let mut bytes = StatCache::default().merged(seen(&first)).expect("it is small");
+        for nth in 1..=u64::from(MAX_AGE) + 1 {
+            let cache = StatCache::open(bytes);
+            assert!(cache.file(b"asked for").is_some());
+            bytes = cache.merged(seen(&[("hashed", nth)])).expect("it is small");
+            let cache = StatCache::open(bytes.clone());
+            assert_eq!(cache.file(b"hashed"), Some(known(nth)));
             assert_eq!(cache.file(b"old").is_some(), nth <= u64::from(MAX_AGE), "{nth}");
         }
     }

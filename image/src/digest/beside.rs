@@ -14,7 +14,7 @@ use super::Digest;
 /// So many bytes are hashed before a thread is started: it costs as much as they do.
 const START: u64 = 1 << 20;
 /// So many pieces wait for the thread, at most.
-const AHEAD: usize = 4;
+const AHEAD: usize = 2;
 
 /// Passes bytes through and computes their digest and number, on a thread of its own as soon as there are many.
 ///

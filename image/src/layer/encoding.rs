@@ -27,6 +27,8 @@ use crate::{
 
 const MAGIC: &[u8; 8] = b"kiln-ix\x01";
 const CHECKSUM_LEN: usize = 16;
+/// So many bytes are written at once.
+const PIECE: usize = 64 * 1024;
 /// The shortest change: a kind and an empty path.
 const MIN_CHANGE_LEN: usize = 2;
 
@@ -47,15 +49,22 @@ impl LayerIndex {
     ///
     /// Those of `out`.
     pub fn encode(&self, mut out: impl Write) -> io::Result<()> {
-        let mut bytes = Vec::with_capacity(64 + self.changes.len() * 128);
+        let mut hasher = blake3::Hasher::new();
+        let mut bytes = Vec::with_capacity(PIECE + PIECE / 4);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(self.diff_id.0.as_bytes());
         put_number(&mut bytes, self.tar_size);
         put_number(&mut bytes, self.changes.len() as u64);
         for change in &self.changes {
             put_change(&mut bytes, change);
+            if bytes.len() >= PIECE {
+                hasher.update(&bytes);
+                out.write_all(&bytes)?;
+                bytes.clear();
+            }
         }
-        let checksum = blake3::hash(&bytes);
+        hasher.update(&bytes);
+        let checksum = hasher.finalize();
         bytes.extend_from_slice(&checksum.as_bytes()[..CHECKSUM_LEN]);
         out.write_all(&bytes)
     }

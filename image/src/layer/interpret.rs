@@ -6,7 +6,7 @@ use super::{
     AUFS_PREFIX, MAX_NAME, OPAQUE_NAME, WHITEOUT_PREFIX,
     header::{self, BLOCK, kind, parse_number, parse_text},
     pax::Pax,
-    read::Record,
+    read::{Mode, Record},
     split_path, target_problem,
 };
 use crate::{
@@ -36,12 +36,14 @@ impl Header {
     /// Makes an entry of its headers. For a file with holes, `real_size` is how long it is.
     pub(super) fn entry(
         &self,
+        mode: Mode,
         max_path: usize,
         real_size: Option<u64>,
     ) -> Result<Entry, LayerError> {
         let Self { block, pax, .. } = self;
         let raw_path = self.path();
-        let path = clean(&raw_path, max_path).map_err(|it| LayerError::entry(&raw_path, it))?;
+        let path =
+            clean(&raw_path, mode, max_path).map_err(|it| LayerError::entry(&raw_path, it))?;
         let error = |problem| LayerError::entry(&raw_path, problem);
         let number = |field: Range<usize>, problem| {
             parse_number(&block[field]).ok_or_else(|| error(problem))
@@ -60,8 +62,8 @@ impl Header {
             Some(mtime) => mtime,
             None => Time { secs: number(header::MTIME, "the time is no number")?, nanos: 0 },
         };
+        let kind = self.kind(&raw_path, mode, max_path, real_size).map_err(error)?;
         let mode = number(header::MODE, "the mode is no number")?;
-        let kind = self.kind(&raw_path, max_path, real_size).map_err(error)?;
         if path.is_empty() && kind != Kind::Directory {
             return Err(error("the root is no folder"));
         }
@@ -107,6 +109,7 @@ impl Header {
     fn kind(
         &self,
         raw_path: &[u8],
+        mode: Mode,
         max_path: usize,
         real_size: Option<u64>,
     ) -> Result<Kind, &'static str> {
@@ -140,7 +143,7 @@ impl Header {
             }
             // The size of a link is that of its file to some programs; no program takes a content from here.
             kind::HARDLINK => {
-                let target = clean(&target(), max_path)?;
+                let target = clean(&target(), mode, max_path)?;
                 return if target.is_empty() {
                     Err("the link has no target")
                 } else {
@@ -167,19 +170,24 @@ impl Header {
     }
 }
 
-/// Makes a path relative and takes `.` and empty parts out.
-fn clean(raw: &[u8], max_path: usize) -> Result<Vec<u8>, &'static str> {
+/// Makes a path relative and takes `.` and empty parts out, in an archive also `..` that stay inside of it.
+fn clean(raw: &[u8], mode: Mode, max_path: usize) -> Result<Vec<u8>, &'static str> {
     if raw.is_empty() {
         return Err("the path is empty");
     }
     if raw.len() > max_path {
         return Err("the path is too long");
     }
-    let mut out = Vec::with_capacity(raw.len());
+    let mut out: Vec<u8> = Vec::with_capacity(raw.len());
     for part in raw.split(|it| *it == b'/') {
         match part {
             b"" | b"." => continue,
-            b".." => return Err("the path has `..` in it"),
+            b".." if mode == Mode::Layer => return Err("the path has `..` in it"),
+            b".." if out.is_empty() => return Err("the path leads out of the archive"),
+            b".." => {
+                out.truncate(out.iter().rposition(|it| *it == b'/').unwrap_or(0));
+                continue;
+            }
             _ if part.len() > MAX_NAME => return Err("a part of the path is too long"),
             _ if part.contains(&0) => return Err("the path has a NUL in it"),
             _ => {}

@@ -170,7 +170,8 @@ impl<R: Read> TarReader<R> {
                 true => self.sparse(&header)?,
                 false => (None, 0),
             };
-            let entry = header.entry(self.limits.max_path, sparse.as_ref().map(Sparse::size))?;
+            let entry =
+                header.entry(self.mode, self.limits.max_path, sparse.as_ref().map(Sparse::size))?;
             self.content_offset = self.input.offset;
             if let Kind::File { size } = entry.kind {
                 self.content_left =

@@ -11,6 +11,17 @@ use crate::{
     layer::{Change, join_path, split_path},
 };
 
+/// What a layer says of a path.
+#[derive(Debug, Clone)]
+pub(super) struct Look<'a> {
+    /// The slot of the path itself.
+    pub(super) slot: Option<&'a Slot>,
+    /// The places of all that is below it.
+    pub(super) below: Range<usize>,
+    /// Nothing that lower layers have there is seen, because of a folder above.
+    pub(super) is_hidden: bool,
+}
+
 /// The changes of one layer, each path once, a folder right before all that is in it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Order {
@@ -160,25 +171,41 @@ impl Order {
         (at < self.slots.len() && self.path(changes, at) == path).then_some(at)
     }
 
-    /// Says whether something lies below `path`. What is gone does not.
-    pub(super) fn has_below(&self, changes: &[Change], path: &[u8]) -> bool {
-        let is_before = |at| compare(self.path(changes, at), path).is_le();
-        let start = self.partition(0..self.slots.len(), is_before);
-        let below =
-            (start..self.slots.len()).take_while(|at| is_below(self.path(changes, *at), path));
-        self.has_some(below)
-    }
-
     /// Says whether any of these is more than a whiteout.
     pub(super) fn has_some(&self, mut places: impl Iterator<Item = usize>) -> bool {
         places.any(|at| self.slots[at].what.is_there())
     }
 
-    /// Returns the places of all that is below `path`.
-    pub(super) fn below(&self, changes: &[Change], path: &[u8]) -> Range<usize> {
-        let start =
-            self.partition(0..self.slots.len(), |at| compare(self.path(changes, at), path).is_le());
-        start..self.end_of(changes, path, start..self.slots.len())
+    /// Looks a path up from the root down, in what is left of the layer at each part of it.
+    pub(super) fn look(&self, changes: &[Change], path: &[u8]) -> Look<'_> {
+        let mut look = Look { slot: None, below: 0..self.slots.len(), is_hidden: false };
+        // All that is left has so many bytes with the path in common.
+        let mut n_common = 0;
+        let root = (!path.is_empty()).then_some(0);
+        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|it| it.0);
+        for end in root.into_iter().chain(slashes).chain([path.len()]) {
+            let part = &path[n_common..end];
+            let rest = |at: usize| &self.path(changes, at)[n_common..];
+            let range = look.below.clone();
+            let start = self.partition(range.clone(), |at| compare(rest(at), part).is_lt());
+            let is_here = start < range.end && rest(start) == part;
+            look.slot = is_here.then(|| &self.slots[start]);
+            let below = start + usize::from(is_here)..range.end;
+            let below_end = match end {
+                0 => below.end,
+                _ => self.partition(below.clone(), |at| is_below(rest(at), part)),
+            };
+            look.below = below.start..below_end;
+            if end == path.len() {
+                break;
+            }
+            look.is_hidden |= look.slot.take().is_some_and(Slot::hides_below);
+            if look.below.is_empty() {
+                break;
+            }
+            n_common = end;
+        }
+        look
     }
 
     /// Returns where what is `path` or below it ends, in a range that begins with that.

@@ -4,7 +4,6 @@ use super::MAX_LINKS;
 use crate::{
     entry::Kind,
     error::{ResolveError, lossy},
-    layer::join_path,
 };
 
 /// What following a path needs to know of each step.
@@ -26,6 +25,9 @@ impl Seen {
 }
 
 /// Follows `path` as the kernel would below a root: an absolute link starts at the root again, and `..` of the root is the root.
+///
+/// What is there lies in folders. So of the parts up to the next `..` the last one that is there is looked for, and what leads to it is
+/// not looked at.
 pub(super) fn resolve(
     path: &[u8],
     follow_final: bool,
@@ -40,28 +42,70 @@ pub(super) fn resolve(
         parts.extend(split.rev().map(<[u8]>::to_vec));
     };
     push(&mut parts, path);
-    while let Some(part) = parts.pop() {
-        if part == b".." {
+    while !parts.is_empty() {
+        if parts.pop_if(|it| *it == b"..").is_some() {
             real.truncate(real.iter().rposition(|it| *it == b'/').unwrap_or(0));
             continue;
         }
-        let here = join_path(&real, &part);
-        match see(&here) {
-            Seen::Link(target) if follow_final || !parts.is_empty() => {
+        let n_walked = real.len();
+        while let Some(part) = parts.pop_if(|it| *it != b"..") {
+            if !real.is_empty() {
+                real.push(b'/');
+            }
+            real.extend_from_slice(&part);
+        }
+        let found = deepest(&real, n_walked, |path| match see(path) {
+            Seen::Missing => None,
+            seen => Some(seen),
+        });
+        let Some((len, seen)) = found else { continue };
+        let is_final = len == real.len() && parts.is_empty();
+        match seen {
+            Seen::Link(target) if follow_final || !is_final => {
                 n_links += 1;
                 if n_links > MAX_LINKS {
                     return Err(ResolveError::Loop { path: lossy(path) });
                 }
+                push(&mut parts, &real[len..]);
+                real.truncate(real[..len].iter().rposition(|it| *it == b'/').unwrap_or(0));
                 if target.starts_with(b"/") {
                     real.clear();
                 }
                 push(&mut parts, &target);
             }
-            Seen::Other if !parts.is_empty() => {
-                return Err(ResolveError::NotAFolder { path: lossy(path), found: lossy(&here) });
+            Seen::Other if !is_final => {
+                return Err(ResolveError::NotAFolder {
+                    path: lossy(path),
+                    found: lossy(&real[..len]),
+                });
             }
-            _ => real = here,
+            _ => {}
         }
     }
     Ok(real)
+}
+
+/// Looks for the longest part of `path`, longer than its first `start` bytes, at which something is: how long that is, and what is there.
+pub(super) fn deepest<T>(
+    path: &[u8],
+    start: usize,
+    see: impl Fn(&[u8]) -> Option<T>,
+) -> Option<(usize, T)> {
+    let slashes = path.iter().enumerate().skip(start + 1).filter(|(_, byte)| **byte == b'/');
+    let ends: Vec<usize> = slashes.map(|(at, _)| at).chain([path.len()]).collect();
+    // Most paths are there.
+    let mut found = None;
+    let (mut low, mut high) = (0, ends.len());
+    let mut middle = ends.len() - 1;
+    while low < high {
+        match see(&path[..ends[middle]]) {
+            Some(it) => {
+                found = Some((ends[middle], it));
+                low = middle + 1;
+            }
+            None => high = middle,
+        }
+        middle = low + (high - low) / 2;
+    }
+    found
 }

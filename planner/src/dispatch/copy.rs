@@ -7,6 +7,7 @@ use alloc::{
     vec::Vec,
 };
 
+use image::percent;
 use parser::{
     ast::{self, CopySource, Instruction, Text},
     span::Span,
@@ -49,7 +50,7 @@ impl Builder<'_> {
         let excludes =
             copy.excludes.iter().map(|it| self.expand(state, it)).collect::<Result<Vec<_>, _>>()?;
 
-        let name = format!("{}{}", state.next_prefix(), self.step_text(state, instruction));
+        let name = self.step_name(state, instruction);
         let mut line = String::from(if add.is_some() { "ADD" } else { "COPY" });
         if copy.parents {
             line.push_str(" --parents");
@@ -64,8 +65,9 @@ impl Builder<'_> {
             Some(from) => self.source_named(from, state)?,
             None => Source::Local("context".to_owned()),
         };
-        if let Some(add) = add {
-            check_checksum(copy, add, checksum.as_deref(), instruction.span)?;
+        let is_single = matches!(copy.sources.as_slice(), [CopySource::Path(_)]);
+        if checksum.is_some() && !is_single {
+            return Err(no_checksum(add, instruction));
         }
         let mut items = Vec::new();
         let mut inline = Vec::new();
@@ -166,6 +168,13 @@ impl Builder<'_> {
             let Some(add) = add else {
                 return Err(remote("URL").with_hint("use ADD for URLs"));
             };
+            if let Some(text) = checksum
+                && let Err(error) = text.parse::<image::Digest>()
+            {
+                let (text, message) = (text.to_owned(), error.to_string());
+                let kind = PlanErrorKind::InvalidChecksum { text, message };
+                return Err(PlanError::new(kind, checksum_span(Some(add), instruction)));
+            }
             let filename = url_file_name(path);
             let http = HttpSource {
                 url: path.to_owned(),
@@ -177,6 +186,9 @@ impl Builder<'_> {
                 *unpack = add.unpack.unwrap_or(false);
             }
             return Ok(item);
+        }
+        if checksum.is_some() {
+            return Err(no_checksum(add, instruction));
         }
         let (folder, parents) = if copy.parents {
             let (folder, pattern) = path.split_once("/./").unwrap_or(("/", path));
@@ -233,58 +245,25 @@ fn is_http(path: &str) -> bool {
     path.starts_with("http://") || path.starts_with("https://")
 }
 
+/// The last name of the path that a URL has, decoded.
 fn url_file_name(url: &str) -> String {
     let path = url.split(['?', '#']).next().unwrap_or(url);
     let path = path.split_once("://").map_or(path, |(_, rest)| rest);
-    let path = path.split_once('/').map_or("", |(_, path)| path).trim_end_matches('/');
-    match path.rsplit('/').next() {
-        Some(name) if !matches!(name, "" | "." | "..") => percent_decoded(name),
-        _ => "__unnamed__".to_owned(),
+    let path = path.split_once('/').map_or("", |(_, path)| path);
+    let path = percent::decode(path.as_bytes()).unwrap_or_default();
+    match path.split(|it| *it == b'/').rfind(|it| !it.is_empty()) {
+        None | Some(b"." | b"..") => "__unnamed__".to_owned(),
+        Some(name) if name.contains(&0) => "__unnamed__".to_owned(),
+        Some(name) => parser::decode(name),
     }
 }
 
-fn percent_decoded(name: &str) -> String {
-    let bytes = name.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = bytes.get(at + 1..at + 3).and_then(|it| core::str::from_utf8(it).ok());
-        match (bytes[at], hex.and_then(|it| u8::from_str_radix(it, 16).ok())) {
-            (b'%', Some(byte)) if byte != 0 && byte != b'/' => {
-                out.push(byte);
-                at += 3;
-            }
-            (byte, _) => {
-                out.push(byte);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8(out).unwrap_or_else(|_| name.to_owned())
+fn checksum_span(add: Option<&ast::Add>, instruction: &Instruction) -> Span {
+    add.and_then(|it| it.checksum.as_ref()).map_or(instruction.span, |it| it.span)
 }
 
-fn check_checksum(
-    copy: &ast::Copy,
-    add: &ast::Add,
-    checksum: Option<&str>,
-    span: Span,
-) -> Result<(), PlanError> {
-    let Some(checksum) = checksum else { return Ok(()) };
-    let span = add.checksum.as_ref().map_or(span, |it| it.span);
-    let error = || PlanError::new(PlanErrorKind::ChecksumSource { instruction: "ADD" }, span);
-    let [CopySource::Path(path)] = copy.sources.as_slice() else { return Err(error()) };
-    // What the source is after expansion is checked where it is used; variables are let through here.
-    if path.value.contains('$') || GitRef::parse(&path.value).is_ok_and(|it| it.is_some()) {
-        return Ok(());
-    }
-    if !is_http(&path.value) {
-        return Err(error());
-    }
-    let invalid = |message: String| {
-        PlanError::new(PlanErrorKind::InvalidChecksum { text: checksum.to_owned(), message }, span)
-    };
-    match checksum.parse::<image::Digest>() {
-        Ok(_) => Ok(()),
-        Err(error) => Err(invalid(error.to_string())),
-    }
+/// A checksum is of one file from the network, or of one commit.
+fn no_checksum(add: Option<&ast::Add>, instruction: &Instruction) -> PlanError {
+    let kind = PlanErrorKind::ChecksumSource { instruction: "ADD" };
+    PlanError::new(kind, checksum_span(add, instruction))
 }

@@ -140,10 +140,23 @@ impl Builder<'_> {
         }
     }
 
-    /// The text of a step's name, variables expanded where they are set.
-    pub(super) fn step_text(&self, state: &StageState, instruction: &Instruction) -> String {
+    /// The name of the next step: `[build 2/5] RUN make`, variables expanded where they are set.
+    pub(super) fn step_name(&self, state: &mut StageState, instruction: &Instruction) -> String {
+        let prefix = state.next_prefix();
+        let trigger = if self.in_trigger { "ONBUILD " } else { "" };
+        format!("{prefix}{trigger}{}", self.step_text(state, instruction))
+    }
+
+    fn step_text(&self, state: &StageState, instruction: &Instruction) -> String {
         let lexer = Lexer { raw_quotes: true, keep_unset: true, ..Lexer::new(self.graph.escape) };
-        let text = lexer.word(&instruction.original, &state.env);
+        // A variable that a secret stands in is none that the Dockerfile knows.
+        let secrets = secret_variables(instruction);
+        let hidden = (!secrets.is_empty()).then(|| {
+            let mut env = state.env.clone();
+            secrets.iter().for_each(|name| env.set(name, "****"));
+            env
+        });
+        let text = lexer.word(&instruction.original, hidden.as_ref().unwrap_or(&state.env));
         let text = text.map_or_else(|_| instruction.original.clone(), |it| it.text);
         let text = without_passwords(&text);
         match text.split_once([' ', '\t']) {
@@ -242,7 +255,7 @@ impl Builder<'_> {
         let written = self.expand(state, path)?;
         let path = workdir::join(&state.config.config.working_dir, &written);
         state.config.config.working_dir = path.clone();
-        let name = format!("{}{}", state.next_prefix(), self.step_text(state, instruction));
+        let name = self.step_name(state, instruction);
         let line = format!("WORKDIR {path}");
         if path == "/" {
             state.remember(line, None);
@@ -275,6 +288,13 @@ impl Builder<'_> {
         state.tree = self.push(step);
         state.remember(line, Some(StepId(self.steps.len() - 1)));
     }
+}
+
+/// The variables that a RUN gets secrets in.
+fn secret_variables(instruction: &Instruction) -> Vec<&str> {
+    let Kind::Run(run) = &instruction.kind else { return Vec::new() };
+    let fields = run.mounts.iter().flat_map(|it| &it.fields);
+    fields.filter(|(key, _)| key == "env").filter_map(|(_, name)| name.as_deref()).collect()
 }
 
 /// A text without the names and passwords of its URLs, for progress and logs.
@@ -341,11 +361,17 @@ fn healthcheck_config(state: &mut StageState, healthcheck: &ast::Healthcheck) {
             }
         }
     };
-    let times = [config.interval, config.timeout, config.start_period, config.start_interval];
-    let times: Vec<_> = times.iter().map(|it| format!("\"{}\"", duration_text(*it))).collect();
-    let retries = format!("'\\x{:02x}'", config.retries);
+    let [interval, timeout, start_period, start_interval] =
+        [config.interval, config.timeout, config.start_period, config.start_interval]
+            .map(duration_text);
+    // What Go prints of the struct.
     state.remember(
-        format!("HEALTHCHECK &{{{} {} {retries}}}", quoted_list(&config.test), times.join(" ")),
+        format!(
+            "HEALTHCHECK {{Test:[{}] Interval:{interval} Timeout:{timeout} StartPeriod:{start_period} \
+             StartInterval:{start_interval} Retries:{}}}",
+            config.test.join(" "),
+            config.retries
+        ),
         None,
     );
     state.config.config.healthcheck = Some(config);

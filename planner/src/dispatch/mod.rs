@@ -18,13 +18,17 @@ use alloc::{
     vec::Vec,
 };
 
-use image::document::{ImageConfig, RunConfig};
+use image::{
+    Platform,
+    document::{ImageConfig, RunConfig},
+};
 
 use self::stage::StageState;
 use crate::{
     error::PlanError,
     facts::{Facts, ImageQuery},
     plan::{CopyItem, CopyOp, Op, Plan, PlannedImage, Source, Step, StepId},
+    request::Request,
     stages::{Base, Resolved, StageGraph},
 };
 
@@ -83,14 +87,14 @@ pub fn plan(graph: &StageGraph, facts: &Facts) -> Result<Plan, Vec<PlanError>> {
     for (key, value) in &request.labels {
         last.config.config.labels.insert(key.clone(), value.clone());
     }
-    last.config.architecture = request.platform.architecture.clone();
-    last.config.os = request.platform.os.clone();
-    last.config.variant = request.platform.variant.clone();
-    if !request.platform.os_version.is_empty() {
-        last.config.os_version = request.platform.os_version.clone();
+    let platform = set_platform(&mut last.config, request);
+    let run = &mut last.config.config;
+    for list in [&mut run.cmd, &mut run.entrypoint] {
+        // Go's encoder leaves out what is empty.
+        list.take_if(|it| it.is_empty());
     }
     Ok(Plan {
-        platform: request.platform.clone(),
+        platform,
         images: builder.images,
         steps: builder.steps,
         output: last.tree,
@@ -98,6 +102,38 @@ pub fn plan(graph: &StageGraph, facts: &Facts) -> Result<Plan, Vec<PlanError>> {
         history: last.history,
         epoch: resolved.graph.epoch,
     })
+}
+
+/// Makes the config say for which platform the image is, and returns that. Of its base it keeps what nobody asked for.
+fn set_platform(config: &mut ImageConfig, request: &Request) -> Platform {
+    let (asked, base) = (&request.platform, config.platform());
+    let is_same = asked.os == base.os && asked.architecture == base.architecture;
+    let keeps_base =
+        request.implicit_platform && !base.os.is_empty() && !base.architecture.is_empty();
+    let either = |asked: &str, base: String| match asked.is_empty() && is_same {
+        true => base,
+        false => asked.to_owned(),
+    };
+    let platform = match keeps_base {
+        true => base,
+        false => Platform {
+            os: asked.os.clone(),
+            architecture: asked.architecture.clone(),
+            variant: either(&asked.variant, base.variant),
+            os_version: either(&asked.os_version, base.os_version),
+            os_features: match asked.os_features.is_empty() {
+                true => base.os_features,
+                false => asked.os_features.clone(),
+            },
+        },
+    }
+    .normalized();
+    config.os.clone_from(&platform.os);
+    config.architecture.clone_from(&platform.architecture);
+    config.variant.clone_from(&platform.variant);
+    config.os_version.clone_from(&platform.os_version);
+    config.os_features.clone_from(&platform.os_features);
+    platform
 }
 
 struct Builder<'a> {
@@ -155,7 +191,8 @@ impl Builder<'_> {
     /// What a stage is before its first instruction.
     fn start(&mut self, stage_idx: usize) -> Result<StageState, PlanError> {
         let stage = &self.graph.stages[stage_idx];
-        let platform = self.graph.platform(stage_idx).clone();
+        let mut platform = self.graph.platform(stage_idx).clone();
+        let is_implicit = self.graph.request.implicit_platform && stage.platform.is_none();
         let mut state = match &stage.base {
             Base::Stage(base) => {
                 self.n_heirs[*base] = self.n_heirs[*base].saturating_sub(1);
@@ -165,6 +202,9 @@ impl Builder<'_> {
                     return Err(self.not_yet(&stage.display, &stage.display, stage.span));
                 };
                 state.is_cmd_set = false;
+                if is_implicit {
+                    platform = state.platform.clone();
+                }
                 state
             }
             Base::Scratch => StageState::new(Source::Scratch, empty_config(&platform)),
@@ -173,6 +213,19 @@ impl Builder<'_> {
                 let fact = self.graph.fact(stage_idx, self.facts);
                 let mut config = fact.map(|it| it.config.clone()).unwrap_or_default();
                 config.rootfs.diff_ids.clear();
+                // What other builders note beside: the container that the base came from, their caches.
+                config.other.clear();
+                config.config.other.retain(|key, _| key == "StopTimeout");
+                let of_image = config.platform().normalized();
+                let is_other = (&of_image.os, &of_image.architecture)
+                    != (&platform.os, &platform.architecture);
+                if is_implicit
+                    && is_other
+                    && !of_image.os.is_empty()
+                    && !of_image.architecture.is_empty()
+                {
+                    platform = of_image;
+                }
                 StageState::new(tree, config)
             }
             Base::Files(_) => {

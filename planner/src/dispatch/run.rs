@@ -32,8 +32,6 @@ const SCRIPT_FOLDER: &str = "/dev/pipes/";
 /// The host name of a RUN that none was given for.
 const HOSTNAME: &str = "buildkitsandbox";
 
-const PROXY_NAMES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
-
 impl Builder<'_> {
     pub(super) fn run(
         &mut self,
@@ -69,10 +67,8 @@ impl Builder<'_> {
             ulimits: request.ulimits.clone(),
             cgroup_parent: request.cgroup_parent.clone(),
         };
-        let mut name = format!("{}{}", state.next_prefix(), self.step_text(state, instruction));
-        if let [heredoc] = run.heredocs.as_slice()
-            && is_lone_heredoc(run)
-        {
+        let mut name = self.step_name(state, instruction);
+        if let Some(heredoc) = run.script() {
             name.push_str(&format!(" ({})", summary(&heredoc.content)));
         }
         let line = format!("RUN {} # buildkit", history_text(state, &args));
@@ -139,7 +135,7 @@ impl Builder<'_> {
     fn proxy_env(&self, state: &StageState) -> Vec<(String, String)> {
         let args = &self.graph.request.build_args;
         let mut env = Vec::new();
-        for name in PROXY_NAMES {
+        for name in crate::request::PROXIES {
             let lower = name.to_lowercase();
             let Some(value) = args.get(name).or_else(|| args.get(&lower)) else { continue };
             for name in [name, &lower] {
@@ -271,17 +267,17 @@ fn command_line(
     run: &ast::Run,
     is_strict: bool,
 ) -> (Vec<String>, Option<(String, String)>) {
-    let (text, first) = match (&run.command, run.heredocs.first()) {
-        (Command::Shell(text), Some(first)) => (text, first),
-        (command, _) => return (with_shell(state, command), None),
+    let text = match &run.command {
+        Command::Shell(text) if !run.heredocs.is_empty() => text,
+        command => return (with_shell(state, command), None),
     };
-    if is_lone_heredoc(run) {
-        if first.content.starts_with("#!") {
-            let script = (first.name.clone(), first.content.clone());
-            return (vec![format!("{SCRIPT_FOLDER}{}", first.name)], Some(script));
+    if let Some(heredoc) = run.script() {
+        let (name, content) = (&heredoc.name, &heredoc.content);
+        if content.starts_with("#!") && state.platform.os != "windows" {
+            return (vec![format!("{SCRIPT_FOLDER}{name}")], Some((name.clone(), content.clone())));
         }
         let start = if is_strict && has_posix_shell(state) { "set -e\n" } else { "" };
-        return (shell_line(state, [start, &first.content].concat()), None);
+        return (shell_line(state, [start, content].concat()), None);
     }
     // The shell reads these heredocs itself.
     let mut line = text.value.clone();
@@ -303,25 +299,11 @@ fn has_posix_shell(state: &StageState) -> bool {
     }
 }
 
-/// The line is nothing but one heredoc: `RUN <<EOF`.
-fn is_lone_heredoc(run: &ast::Run) -> bool {
-    let (Command::Shell(text), 1) = (&run.command, run.heredocs.len()) else { return false };
-    let text = text.value.trim().trim_start_matches(|it: char| it.is_ascii_digit());
-    let Some(name) = text.strip_prefix("<<") else { return false };
-    let name = name.strip_prefix('-').unwrap_or(name);
-    let is_quoted = name.len() > 1 && (name.starts_with('"') || name.starts_with('\''));
-    let is_one_word = match is_quoted {
-        true => name[1..].find(&name[..1]) == Some(name.len() - 2),
-        false => !name.contains([' ', '\t']),
-    };
-    !name.is_empty() && is_one_word && !name.contains('<')
-}
-
+/// The first line of a script, for progress.
 fn summary(content: &str) -> String {
-    let text = content.trim();
-    let line = text.lines().next().unwrap_or_default();
-    let short: String = line.chars().take(50).collect();
-    if short.len() < text.len() { format!("{short}...") } else { short }
+    let mut lines = content.trim().lines();
+    let first = lines.next().unwrap_or_default();
+    if lines.next().is_some() { format!("{first}...") } else { first.to_owned() }
 }
 
 fn last_name(path: &str) -> &str {

@@ -109,11 +109,46 @@ impl StageState {
         }
     }
 
-    /// The start of the next step's name, as BuildKit writes it: `[build 2/5] `.
+    /// The start of the next step's name, as BuildKit writes it: `[build 2/5] `, `[linux/amd64->arm64 build 2/5] `.
     pub(super) fn next_prefix(&mut self) -> String {
         self.step_idx += 1;
-        let platform = self.prefix_platform.then_some(&self.platform);
-        prefix_text(platform, &self.display, self.step_idx, self.n_steps)
+        let platform = match self.prefix_platform {
+            true => self.platform.format_all() + &self.cross_target(),
+            false => String::new(),
+        };
+        prefix_text(&platform, &self.display, self.step_idx, self.n_steps)
+    }
+
+    /// For which platform a stage compiles that runs on another one, as far as its variables tell.
+    fn cross_target(&self) -> String {
+        let base = &self.platform;
+        let value = |name| self.env.value(name);
+        let told = value("TARGETPLATFORM").and_then(|it| Platform::parse(it, base).ok());
+        let target = match told {
+            Some(platform) => platform,
+            None => {
+                let parts = ["TARGETOS", "TARGETARCH", "TARGETVARIANT"].map(value);
+                let [os, architecture, variant] = parts;
+                if parts.iter().all(Option::is_none) {
+                    return String::new();
+                }
+                let or = |it: Option<&str>, default: &str| match it {
+                    Some(it) if !it.is_empty() => it.to_string(),
+                    _ => default.to_string(),
+                };
+                Platform {
+                    variant: or(variant, ""),
+                    ..Platform::new(&or(os, &base.os), &or(architecture, &base.architecture))
+                }
+            }
+        };
+        let target = target.normalized();
+        match (target.os == base.os, target.architecture == base.architecture) {
+            (true, true) => String::new(),
+            (true, false) if target.variant.is_empty() => format!("->{}", target.architecture),
+            (true, false) => format!("->{}/{}", target.architecture, target.variant),
+            (false, _) => format!("->{}", target.format_all()),
+        }
     }
 
     /// Adds a line to the history; with a step, the line is that of a layer.
@@ -144,19 +179,17 @@ pub(super) fn prefix(
     step_idx: usize,
     n_steps: usize,
 ) -> String {
-    let platform = graph.request.multi_platform.then(|| graph.platform(stage_idx));
-    prefix_text(platform, &graph.stages[stage_idx].display, step_idx, n_steps)
+    let platform = match graph.request.multi_platform {
+        true => graph.platform(stage_idx).format_all(),
+        false => String::new(),
+    };
+    prefix_text(&platform, &graph.stages[stage_idx].display, step_idx, n_steps)
 }
 
-fn prefix_text(
-    platform: Option<&Platform>,
-    stage: &str,
-    step_idx: usize,
-    n_steps: usize,
-) -> String {
+fn prefix_text(platform: &str, stage: &str, step_idx: usize, n_steps: usize) -> String {
     let width = n_steps.to_string().len();
     let mut out = String::from("[");
-    for word in platform.map(ToString::to_string).as_deref().into_iter().chain([stage]) {
+    for word in [platform, stage] {
         if !word.is_empty() {
             out.push_str(word);
             out.push(' ');

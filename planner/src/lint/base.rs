@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     facts::{ImageOrigin, ImageQuery},
-    stages::{Base, named_context},
+    stages::{Base, named_context, wrong_reference},
 };
 
 impl Walk<'_> {
@@ -63,9 +63,7 @@ impl Walk<'_> {
                 Ok(reference) => ImageOrigin::Reference(reference.with_default_tag()),
                 Err(error) => {
                     return fail(
-                        format!(
-                            "failed to parse stage name {name:?}: invalid reference format: {error}"
-                        ),
+                        format!("failed to parse stage name {name:?}: {}", wrong_reference(&error)),
                         lines,
                     );
                 }

@@ -1,12 +1,11 @@
 //! Which stages a stage needs.
 
-use alloc::{borrow::ToOwned, collections::BTreeSet, format, vec, vec::Vec};
+use alloc::{collections::BTreeSet, format, vec, vec::Vec};
 
 use parser::ast::{Instruction, Kind};
 
 use super::{
     findings::Failure,
-    stage::Stage,
     survey::{Walk, fail},
 };
 use crate::stages::sources;
@@ -41,13 +40,7 @@ impl Walk<'_> {
             } else if let Some(stage_idx) = self.find_stage(name) {
                 found.push(stage_idx);
             } else {
-                found.push(self.stages.len());
-                self.stages.push(Stage {
-                    base_name: name.to_owned(),
-                    lines: instruction.lines,
-                    is_implicit: true,
-                    ..Stage::default()
-                });
+                found.push(self.add_implicit(name, instruction.lines));
             }
         }
         Ok(found)

@@ -4,7 +4,7 @@
 //! found by then is what it reports.
 
 use alloc::{
-    borrow::Cow,
+    borrow::{Cow, ToOwned},
     collections::{BTreeMap, BTreeSet},
     format,
     string::{String, ToString},
@@ -74,6 +74,8 @@ pub(crate) fn survey<'a>(subject: &Subject<'a>, all: bool) -> Survey<'a> {
         globals: default_args(subject.request, last_stage_name(subject.dockerfile)),
         ignored: None,
         stages: Vec::new(),
+        names: BTreeMap::new(),
+        implicit: BTreeMap::new(),
         target: 0,
         missing: BTreeSet::new(),
         n_suggestible: N_SUGGESTIBLE,
@@ -91,6 +93,10 @@ pub(super) struct Walk<'a> {
     pub(super) globals: Variables,
     pub(super) ignored: Option<Patterns>,
     pub(super) stages: Vec<Stage<'a>>,
+    /// The last stage so far of each name.
+    names: BTreeMap<String, usize>,
+    /// Images that only a `--from` names.
+    implicit: BTreeMap<String, usize>,
     pub(super) target: usize,
     pub(super) missing: BTreeSet<ImageQuery>,
     /// How many names may still be looked at for what a misspelt variable may have meant: thousands of unknown variables among thousands of known
@@ -305,6 +311,9 @@ impl<'a> Walk<'a> {
                     .map(|it| Command { instruction: Cow::Borrowed(it), sources: Vec::new() })
                     .collect();
             }
+            if let Some(name) = &stage.name {
+                self.names.insert(name.clone(), self.stages.len());
+            }
             self.stages.push(stage);
         }
         Ok(())
@@ -312,13 +321,21 @@ impl<'a> Walk<'a> {
 
     /// A FROM binds to the last stage so far whose lowercased name it spells.
     fn find_base(&self, name: &str) -> Option<usize> {
-        self.stages.iter().rposition(|it| it.name.as_deref() == Some(name))
+        self.names.get(name).copied()
     }
 
     pub(super) fn find_stage(&self, name: &str) -> Option<usize> {
         let name = name.to_lowercase();
-        self.find_base(&name)
-            .or_else(|| self.stages.iter().position(|it| it.is_implicit && it.base_name == name))
+        self.find_base(&name).or_else(|| self.implicit.get(&name).copied())
+    }
+
+    /// Adds an image that only a `--from` names.
+    pub(super) fn add_implicit(&mut self, name: &str, lines: Lines) -> usize {
+        let stage_idx = self.stages.len();
+        self.implicit.entry(name.to_owned()).or_insert(stage_idx);
+        let base_name = name.to_owned();
+        self.stages.push(Stage { base_name, lines, is_implicit: true, ..Stage::default() });
+        stage_idx
     }
 
     fn report_undeclared(

@@ -7,7 +7,7 @@ use alloc::{
     vec::Vec,
 };
 
-use image::{ImageRef, Platform};
+use image::{ImageRef, Platform, error::ReferenceError};
 use parser::{ast::Text, suggest::suggest};
 
 use super::{Base, Names, Stage, with_suggestion};
@@ -93,12 +93,20 @@ pub(super) fn base_and_platform(
 
 /// The image of a name.
 pub(super) fn image_base(name: &str) -> Result<Base, PlanErrorKind> {
-    let reference: ImageRef = name.parse().map_err(|error: image::error::ReferenceError| {
-        PlanErrorKind::InvalidReference { name: name.to_owned(), message: error.to_string() }
+    let reference: ImageRef = name.parse().map_err(|error: ReferenceError| {
+        PlanErrorKind::InvalidReference { name: name.to_owned(), message: wrong_reference(&error) }
     })?;
     let reference = reference.with_default_tag();
     let display = reference.to_string();
     Ok(Base::Image(ImageOrigin::Reference(reference), display))
+}
+
+/// What is wrong with a name of an image, in the words of docker's reference package.
+pub(crate) fn wrong_reference(error: &ReferenceError) -> String {
+    match error {
+        ReferenceError::Format { .. } => "invalid reference format".to_owned(),
+        other => format!("invalid reference format: {other}"),
+    }
 }
 
 /// Whether a named context stands for `name`.

@@ -105,6 +105,8 @@ pub fn http_date(text: &str) -> Option<u64> {
         || !(1970..=9999).contains(&year)
         || !(1..=31).contains(&day)
         || hour > 23
+        || minute > 59
+        || second > 60
     {
         return None;
     }
@@ -175,6 +177,16 @@ mod tests {
         assert_eq!(read("Sun, 06 Nov 1994 08:49:39 GMT"), Some(Duration::from_secs(2)));
         assert_eq!(read("Sun, 06 Nov 1994 08:40:39 GMT"), Some(Duration::ZERO));
         assert_eq!(read("soon"), None);
+        // What is no time of day must not be added to one.
+        for clock in [
+            "24:00:00",
+            "08:60:00",
+            "08:49:61",
+            "0:307445734561825860:0",
+            "0:0:18446744073709551615",
+        ] {
+            assert_eq!(read(&format!("Sun, 06 Nov 1994 {clock} GMT")), None, "{clock}");
+        }
         assert_eq!(http_date("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
         assert_eq!(http_date("Sat, 29 Feb 2020 12:00:00 GMT"), Some(1_582_977_600));
     }

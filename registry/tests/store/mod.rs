@@ -82,6 +82,7 @@ pub fn image_of(store: &MemoryStore, layers: &[&str], architecture: &str) -> Exp
     Export {
         documents: vec![RawDocument::new(media_type::OCI_MANIFEST, manifest)],
         configs: vec![config],
+        ..Export::default()
     }
 }
 

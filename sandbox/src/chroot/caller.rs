@@ -1,10 +1,12 @@
 //! A process that asks about `/proc`: its path, who it is, and this thread in its place.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{Gid, Uid};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::{Errno, Result};
+use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::sys::notify;
 
@@ -36,10 +38,10 @@ pub(super) struct Caller {
 
 impl Caller {
     /// The path at an address of a process; nothing if it cannot be read.
-    pub(super) fn path(&mut self, tid: u32, address: u64) -> Option<Vec<u8>> {
+    pub(super) fn path(&mut self, proc: &OwnedFd, tid: u32, address: u64) -> Option<Vec<u8>> {
         self.read(tid, address).or_else(|| {
             // It may be somebody else than who asked last.
-            self.become_caller(tid)?;
+            self.become_caller(proc, tid)?;
             self.read(tid, address)
         })
     }
@@ -83,50 +85,107 @@ impl Caller {
         Ok(n_first + n_more)
     }
 
-    /// Writes memory of a process, all of it or with an error.
-    pub(super) fn write_memory(&self, tid: u32, address: u64, bytes: &[u8]) -> Result<()> {
-        if !self.by_file {
-            return notify::write_memory(tid, address, bytes);
-        }
-        self.overwrite(tid, address, bytes)
-    }
-
-    /// The same for memory that the process itself cannot write, such as its constants.
-    pub(super) fn overwrite(&self, tid: u32, address: u64, bytes: &[u8]) -> Result<()> {
-        let write = || {
-            let memory = OpenOptions::new().write(true).open(format!("/proc/{tid}/mem"))?;
-            memory.write_all_at(bytes, address)
-        };
-        write().map_err(|_| Errno::FAULT)
-    }
-
-    /// Gives this thread the user and the groups of another. Returns process and thread, or nothing if that fails.
-    pub(super) fn become_caller(&mut self, tid: u32) -> Option<(i32, i32)> {
-        let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
-        let field = |name: &str| {
-            let line = status.lines().find_map(|it| it.strip_prefix(name))?;
-            Some(line.split_whitespace().filter_map(|it| it.parse().ok()).collect::<Vec<u32>>())
-        };
-        let (uid, gid, groups) = (field("Uid:")?, field("Gid:")?, field("Groups:")?);
-        let process = i32::try_from(*field("Tgid:")?.first()?).ok()?;
-        let wanted = Identity {
-            uid: [*uid.first()?, *uid.get(1)?],
-            gid: [*gid.first()?, *gid.get(1)?],
-            groups,
-        };
+    /// Gives this thread the user and the groups of another. Returns nothing if that fails.
+    pub(super) fn become_caller(&mut self, proc: &OwnedFd, tid: u32) -> Option<Asking> {
+        let (mut asking, wanted) = Asking::find(proc, tid)?;
         if self.own.as_ref() != Some(&wanted) {
             self.own = None;
             become_identity(&wanted).ok()?;
             self.own = Some(wanted);
         }
-        Some((process, i32::try_from(tid).ok()?))
+        // Which is shown to its own user only.
+        asking.root =
+            rustix::fs::readlinkat(&asking.folder, c"root", Vec::new()).ok()?.into_bytes();
+        Some(asking)
     }
 
-    /// The root of a process, as this one sees it.
-    pub(super) fn root(&self, tid: u32) -> Option<Vec<u8>> {
-        let link = std::fs::read_link(format!("/proc/{tid}/root")).ok()?;
-        Some(link.into_os_string().into_encoded_bytes())
+    /// Gives this thread back its own user.
+    pub(super) fn become_root(&mut self) -> Result<()> {
+        self.own = None;
+        rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)
     }
+}
+
+/// A thread that waits for an answer: a handle on its folder of `/proc`, which no other thread will have.
+#[derive(Debug)]
+pub(super) struct Asking {
+    folder: OwnedFd,
+    pub(super) process: i32,
+    pub(super) thread: i32,
+    /// Its root, as this process sees it.
+    root: Vec<u8>,
+}
+
+impl Asking {
+    fn find(proc: &OwnedFd, tid: u32) -> Option<(Self, Identity)> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::openat(proc, tid.to_string(), flags, Mode::empty()).ok()?;
+        let status = open(&folder, c"status", OFlags::RDONLY).ok()?;
+        let status = std::io::read_to_string(status).ok()?;
+        let field = |name: &str| {
+            let line = status.lines().find_map(|it| it.strip_prefix(name))?;
+            Some(line.split_whitespace().filter_map(|it| it.parse().ok()).collect::<Vec<u32>>())
+        };
+        let (uid, gid, groups) = (field("Uid:")?, field("Gid:")?, field("Groups:")?);
+        let identity = Identity {
+            uid: [*uid.first()?, *uid.get(1)?],
+            gid: [*gid.first()?, *gid.get(1)?],
+            groups,
+        };
+        let process = i32::try_from(*field("Tgid:")?.first()?).ok()?;
+        let thread = i32::try_from(tid).ok()?;
+        Some((Self { folder, process, thread, root: Vec::new() }, identity))
+    }
+
+    /// Writes to its memory, also where it cannot write itself, as to its constants.
+    pub(super) fn write_memory(&self, address: u64, bytes: &[u8]) -> Result<()> {
+        let memory = open(&self.folder, c"mem", OFlags::WRONLY).map_err(|_| Errno::FAULT)?;
+        memory.write_all_at(bytes, address).map_err(|_| Errno::FAULT)
+    }
+
+    /// A path of this process's as one of its own.
+    pub(super) fn as_seen(&self, path: Vec<u8>) -> Vec<u8> {
+        match below(&path, &self.root) {
+            Some([]) => b"/".to_vec(),
+            Some(rest) => rest.to_vec(),
+            None => path,
+        }
+    }
+
+    /// Fails for what a link of `/proc` must not lead to: a folder outside of the root, and `/proc` itself to write there.
+    pub(super) fn check_target(&self, file: &OwnedFd, writes: bool) -> Result<()> {
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode);
+        if kind == FileType::Directory {
+            let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let path = rustix::fs::readlink(own, Vec::new())?.into_bytes();
+            return below(&path, &self.root).map(drop).ok_or(Errno::ACCESS);
+        }
+        let is_proc =
+            || rustix::fs::fstatfs(file).map(|it| it.f_type == rustix::fs::PROC_SUPER_MAGIC);
+        if writes && is_proc()? { Err(Errno::ACCESS) } else { Ok(()) }
+    }
+}
+
+fn open(folder: &OwnedFd, name: &std::ffi::CStr, flags: OFlags) -> Result<File> {
+    rustix::fs::openat(folder, name, flags | OFlags::CLOEXEC, Mode::empty()).map(File::from)
+}
+
+/// What of a path comes after that of a folder above it.
+fn below<'a>(path: &'a [u8], folder: &[u8]) -> Option<&'a [u8]> {
+    match path.strip_prefix(folder)? {
+        rest @ ([] | [b'/', ..]) if folder.len() > 1 => Some(rest),
+        _ => None,
+    }
+}
+
+/// Leaves this thread the capabilities of `granted`, and what it takes to become another user.
+pub(super) fn keep_capabilities(granted: u64) -> Result<()> {
+    let own = rustix::thread::capabilities(None)?;
+    let granted = CapabilitySet::from_bits_retain(granted);
+    let kept = own.permitted & (granted | CapabilitySet::SETUID | CapabilitySet::SETGID);
+    let inheritable = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable };
+    rustix::thread::set_capabilities(None, sets)
 }
 
 /// Only for this thread. Its saved user stays root, so that there is a way back.
@@ -203,6 +262,21 @@ mod tests {
         assert_eq!(below("/process"), None);
         assert_eq!(below("/dev/null"), None);
         assert_eq!(below("proc/self"), None);
+    }
+
+    #[test]
+    fn paths_below_a_root() {
+        for (path, root, expected) in [
+            ("/s/tree/etc/x", "/s/tree", Some("/etc/x")),
+            ("/s/tree", "/s/tree", Some("")),
+            ("/s/trees/x", "/s/tree", None),
+            ("/etc", "/s/tree", None),
+            ("/proc/1", "/", None),
+            ("pipe:[1]", "/s/tree", None),
+        ] {
+            let found = below(path.as_bytes(), root.as_bytes());
+            assert_eq!(found, expected.map(str::as_bytes), "{path} in {root}");
+        }
     }
 
     #[test]

@@ -6,8 +6,10 @@ use std::ffi::CStr;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::OnceLock;
 
-use rustix::fs::{FileType, Mode, OFlags, makedev};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, makedev};
+use rustix::io::Errno;
 
 use super::place::new_file;
 use crate::devices;
@@ -55,11 +57,33 @@ const COPIED: [&str; 36] = [
 /// Longest file of `/proc` that is copied, in bytes.
 const MAX_COPY: u64 = 4 << 20;
 
-/// Fills an empty directory as `/dev`.
-pub(crate) fn fill_dev(dev: &OwnedFd) -> rustix::io::Result<()> {
+/// Whether a device node works that no container permits: one of an image, made with its tree, would work too. Tried in an empty
+/// directory on the file system of the trees. Found out once.
+pub(crate) fn any_node_works(aside: &OwnedFd) -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let works = || {
+            let (kind, mode) = (FileType::CharacterDevice, Mode::RUSR | Mode::WUSR);
+            rustix::fs::mknodat(aside, c"log", kind, mode, makedev(1, 11))?;
+            // To write there takes no capability; nothing is written.
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            rustix::fs::openat(aside, c"log", flags, Mode::empty()).map(drop)
+        };
+        let result = works();
+        let _ = rustix::fs::unlinkat(aside, c"log", AtFlags::empty());
+        result.is_ok()
+    })
+}
+
+/// Fills an empty directory as `/dev`. Returns whether it has nodes; if it takes none, it has sockets in their places ([`nodes`](super::nodes)).
+pub(crate) fn fill_dev(dev: &OwnedFd) -> rustix::io::Result<bool> {
+    let has_nodes = takes_nodes(dev)?;
     for (name, major, minor) in devices::NODES {
-        let device = makedev(major, minor);
-        devices::make_node(dev, name, FileType::CharacterDevice, 0o666, device)?;
+        let (kind, device) = match has_nodes {
+            true => (FileType::CharacterDevice, makedev(major, minor)),
+            false => (FileType::Socket, 0),
+        };
+        devices::make_node(dev, name, kind, 0o666, device)?;
     }
     for (name, mode) in [(c"pts", 0o755), (c"shm", 0o1777), (c"mqueue", 0o1777)] {
         make_dir(dev, name, mode)?;
@@ -74,11 +98,25 @@ pub(crate) fn fill_dev(dev: &OwnedFd) -> rustix::io::Result<()> {
     ] {
         rustix::fs::symlinkat(target, dev, name)?;
     }
-    Ok(())
+    Ok(has_nodes)
 }
 
-/// Fills an empty directory as `/proc`.
-pub(crate) fn fill_proc(proc: &OwnedFd) -> std::io::Result<()> {
+/// Whether a device can be made in an empty directory, and opened there.
+pub(crate) fn takes_nodes(dir: &OwnedFd) -> rustix::io::Result<bool> {
+    let mode = Mode::RUSR | Mode::WUSR;
+    let made = rustix::fs::mknodat(dir, c"null", FileType::CharacterDevice, mode, makedev(1, 3));
+    match made {
+        Err(Errno::PERM | Errno::ACCESS) => return Ok(false),
+        made => made?,
+    }
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(dir, c"null", flags, Mode::empty());
+    rustix::fs::unlinkat(dir, c"null", AtFlags::empty())?;
+    Ok(opened.is_ok())
+}
+
+/// Fills an empty directory as `/proc`. Returns an empty one in it, for copies that are made later.
+pub(crate) fn fill_proc(proc: &OwnedFd) -> std::io::Result<OwnedFd> {
     for name in COPIED {
         let mut content = Vec::new();
         let Ok(file) = std::fs::File::open(Path::new("/proc").join(name)) else { continue };
@@ -97,13 +135,13 @@ pub(crate) fn fill_proc(proc: &OwnedFd) -> std::io::Result<()> {
     make_dir(&own, c"fd", 0o555)?;
     rustix::fs::symlinkat(c"self/mounts", proc, c"mounts")?;
     rustix::fs::symlinkat(c"self", proc, c"thread-self")?;
-    Ok(())
+    Ok(make_dirs(proc, ".copies")?)
 }
 
 fn make_dir(parent: &OwnedFd, name: &CStr, mode: u32) -> rustix::io::Result<()> {
     let mode = Mode::from_raw_mode(mode);
     rustix::fs::mkdirat(parent, name, mode)?;
-    rustix::fs::chmodat(parent, name, mode, rustix::fs::AtFlags::empty())
+    rustix::fs::chmodat(parent, name, mode, AtFlags::empty())
 }
 
 fn make_dirs(root: &OwnedFd, path: &str) -> rustix::io::Result<OwnedFd> {
@@ -111,7 +149,7 @@ fn make_dirs(root: &OwnedFd, path: &str) -> rustix::io::Result<OwnedFd> {
     let mut here = rustix::fs::openat(root, c".", flags, Mode::empty())?;
     for name in path.split('/').filter(|it| *it != ".") {
         match rustix::fs::mkdirat(&here, name, Mode::from_raw_mode(0o555)) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno),
         }
         here = rustix::fs::openat(&here, name, flags, Mode::empty())?;

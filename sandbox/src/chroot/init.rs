@@ -21,6 +21,8 @@ pub(crate) struct Jail {
     pub(crate) root: OwnedFd,
     /// Landlock's rules, where there are any.
     pub(crate) ruleset: Option<OwnedFd>,
+    /// The file of a control group to join first.
+    pub(crate) join: Option<OwnedFd>,
     /// Where the kernel has kiln's arguments.
     pub(crate) command_line: std::ops::Range<usize>,
     pub(crate) process: Process,
@@ -48,7 +50,8 @@ pub(crate) fn run(jail: &mut Jail, report: &OwnedFd, control: &OwnedFd) -> ! {
 fn close_others(jail: &Jail, report: &OwnedFd, control: &OwnedFd) {
     let mut kept: [RawFd; 8] = [-1; 8];
     let streams = jail.process.streams.iter().flatten();
-    let all = [report, control, &jail.root].into_iter().chain(&jail.ruleset).chain(streams);
+    let handles = jail.ruleset.iter().chain(&jail.join);
+    let all = [report, control, &jail.root].into_iter().chain(handles).chain(streams);
     for (slot, fd) in kept.iter_mut().zip(all) {
         *slot = fd.as_raw_fd();
     }
@@ -64,6 +67,9 @@ fn close_others(jail: &Jail, report: &OwnedFd, control: &OwnedFd) {
 }
 
 fn start(jail: &mut Jail, report: &OwnedFd) -> Result<i32, Failure> {
+    if let Some(group) = &jail.join {
+        rustix::io::write(group, b"0").at(Step::JoinCgroup)?;
+    }
     // Fails only if we lead a session already; then nobody shares it with us.
     let _ = rustix::process::setsid();
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);

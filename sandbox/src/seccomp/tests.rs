@@ -297,3 +297,15 @@ fn a_supervisor_is_asked() {
     assert_eq!(call("reboot"), ALLOW);
     assert_eq!(call("io_uring_setup"), EPERM);
 }
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn limits_of_others_are_not_set_without_a_pid_namespace() {
+    let shared = without_namespaces(caps::DEFAULT, true, |_| None);
+    for (arch, column) in [(X86_64, 1), (I386, 2)] {
+        let number = number("prlimit64", column);
+        assert_eq!(run(&shared, arch, number, 0), ALLOW);
+        assert_eq!(run(&shared, arch, number, 1), EPERM);
+        assert_eq!(run(&filter(caps::DEFAULT), arch, number, 1), ALLOW);
+    }
+}

@@ -1,19 +1,21 @@
 //! The call into the executor: Dockerfile and contexts in, image and outputs out.
 
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use anyhow::anyhow;
 use executor::{
-    Context, DefaultNetwork, ExecutorError, Secret, Session, SshAgent, SshKeys, StepError,
+    Built, Context, DefaultNetwork, ExecutorError, Secret, Session, SshAgent, SshKeys, StepError,
+    attest::Invocation,
     event::{Event, Listener},
     explain::About,
+    time::Timestamp,
 };
 use parser::ast::Kind;
 use planner::{
     facts::Facts,
     git_url::GitRef,
     lint::{Images, Subject, Warning},
-    plan::{GitSource, HttpSource, Plan},
+    plan::{GitSource, HttpSource, Plan, Source as PlanSource},
     request::Request,
 };
 use registry::{Client, Credentials};
@@ -23,7 +25,7 @@ use super::{
     ignore::IgnoreFile,
     input::{self, Dockerfile},
     job::Job,
-    lint, missing, outputs,
+    lint, missing, outputs, parameters,
     report::Finished,
 };
 use crate::{
@@ -35,6 +37,9 @@ use crate::{
     render::{self, Diagnostic, Severity, Source},
     values::{SecretSource, Ssh},
 };
+
+/// What a file that a URL gives is called in the context that it is.
+const HTTP_FILE: &str = "context";
 
 /// Dockerfiles and ignore files are never longer.
 const LARGEST_FILE: u64 = 16 << 20;
@@ -86,6 +91,9 @@ pub fn with_session<T>(
 }
 
 fn build(job: &mut Job, session: &mut Session, warnings: &mut Vec<Warning>) -> Result<Finished> {
+    let started = Timestamp::now();
+    let remote_context = remote_source(&job.input.context);
+    let locals = locals(job);
     let Planned { name, text, ignore, facts, plans } = planned(job, session, warnings)?;
     let source = Source { name: &name, text: &text };
     let not_there = session.missing_sources(&plans);
@@ -96,15 +104,71 @@ fn build(job: &mut Job, session: &mut Session, warnings: &mut Vec<Warning>) -> R
             .collect();
         return Err(shown(source, &diagnostics, Exit::Failed));
     }
-    let images = session
+    let mut images = session
         .build(&plans, &facts)
         .map_err(|error| shown(source, &[of_step(&ignore, &error)], Exit::Failed))?;
+    if let Some(asked) = &job.provenance {
+        let (path, dockerfile) = (name.clone(), parser::encode(&text));
+        let mut invocation =
+            Invocation { args: BTreeMap::new(), path, dockerfile, remote_context, locals, started };
+        for ((image, plan), request) in images.iter_mut().zip(&plans).zip(&job.requests) {
+            invocation.args = parameters::of(request);
+            image.attestations.push(session.provenance(plan, &facts, asked, &invocation));
+        }
+    }
     let image = outputs::write(job, session, &images)?;
     if let Err(error) = session.store.collect() {
         let message = format!("cannot remove what became old: {error}");
         (session.listener)(Event::Warning { task: None, message });
     }
-    Ok(Finished { image, build: Some(session.build_id.clone()), dockerfile: Some((name, text)) })
+    Ok(Finished {
+        image,
+        build: Some(session.build_id.clone()),
+        dockerfile: Some((name, text)),
+        provenance: provenances(&images),
+    })
+}
+
+/// The provenance of each image, with the platform where there are several.
+fn provenances(images: &[Built]) -> Vec<(Option<String>, serde_json::Value)> {
+    let mut found = Vec::new();
+    for image in images {
+        let platform = (images.len() > 1).then(|| image.platform.to_string());
+        let predicates = image.attestations.iter().map(|it| it.predicate.clone());
+        found.extend(predicates.map(|it| (platform.clone(), it)));
+    }
+    found
+}
+
+/// The folders of the machine that a build reads, by name.
+fn locals(job: &Job) -> Vec<String> {
+    let mut locals = Vec::new();
+    if matches!(job.input.context, input::Context::Directory(_)) {
+        locals.push("context".to_owned());
+    }
+    if matches!(job.input.dockerfile, Dockerfile::Read { .. }) {
+        locals.push("dockerfile".to_owned());
+    }
+    locals
+}
+
+/// The source that a context from the network is.
+fn remote_source(context: &input::Context) -> Option<PlanSource> {
+    let input::Context::Remote(url) = context else { return None };
+    Some(match GitRef::parse(url) {
+        Ok(Some(git)) => PlanSource::Git(git_source(git)),
+        _ => PlanSource::Http(http_source(url)),
+    })
+}
+
+fn git_source(git: GitRef) -> GitSource {
+    let keep_git_dir = git.keep_git_dir.unwrap_or(false);
+    let checksum = Some(git.checksum.clone()).filter(|it| !it.is_empty());
+    GitSource { url: git, keep_git_dir, checksum }
+}
+
+fn http_source(url: &str) -> HttpSource {
+    HttpSource { url: url.to_owned(), filename: HTTP_FILE.to_owned(), checksum: None }
 }
 
 /// What is to be done, and how it is known.
@@ -136,11 +200,11 @@ pub fn planned(
     let source = Source { name: &name, text: &text };
     frontend::check(source, &job.requests[0])?;
     let (dockerfile, mistakes) = parser::parse(&text);
-    session.about = Some(About {
-        args: names_of_args(&dockerfile),
-        ignored: ignore.texts(),
-        ..job.about.clone()
-    });
+    let declared = names_of_args(&dockerfile);
+    for message in misspelt_args(&job.requests[0], &declared) {
+        (session.listener)(Event::Warning { task: None, message });
+    }
+    session.about = Some(About { args: declared, ignored: ignore.texts(), ..job.about.clone() });
     let mut facts = Facts { ignored: ignore.texts(), ..Facts::default() };
     let plans: Result<Vec<Plan>> = match mistakes.is_empty() {
         true => {
@@ -168,6 +232,9 @@ pub fn planned(
     }
     let plans = plans?;
     lint::refuse(&subject, warnings)?;
+    for message in lint::unused_args(&job.requests[0], &names_of_args(&dockerfile), &facts) {
+        (session.listener)(Event::Warning { task: None, message });
+    }
     Ok(Planned { name, text, ignore, facts, plans })
 }
 
@@ -183,13 +250,37 @@ fn names_of_args(dockerfile: &parser::ast::Dockerfile) -> Vec<String> {
     names
 }
 
+/// Says of build arguments that no ARG declares which one may have been meant. Others are let pass, as docker does: one
+/// command line may serve many Dockerfiles.
+fn misspelt_args(request: &Request, declared: &[String]) -> Vec<String> {
+    // Shorter names are near to each other by chance.
+    const SHORTEST: usize = 4;
+    let args = &request.build_args;
+    let free = || declared.iter().map(String::as_str).filter(|it| !args.contains_key(*it));
+    let meant = |name: &str| match free().find(|it| it.eq_ignore_ascii_case(name)) {
+        Some(same) => Some(same),
+        None if name.len() < SHORTEST => None,
+        None => parser::suggest::suggest(name, free(), true),
+    };
+    args.keys()
+        .filter(|it| !declared.contains(it))
+        .filter_map(|name| {
+            let meant = meant(name)?;
+            Some(format!("no ARG declares the build argument `{name}`: did you mean `{meant}`?"))
+        })
+        .collect()
+}
+
 fn session(job: &Job, globals: &Globals, listener: Listener) -> Result<Session> {
     let config = globals.config()?;
     let store = globals.store_of(&config)?;
-    let client = Client::new(
-        config.registries(),
-        Credentials::from_environment(|name| std::env::var_os(name)),
-    );
+    let mut registries = config.registries();
+    for name in outputs::insecure(job) {
+        let registry = registries.registries.entry(name).or_default();
+        (registry.http, registry.insecure) = (Some(true), Some(true));
+    }
+    let client =
+        Client::new(registries, Credentials::from_environment(|name| std::env::var_os(name)));
     let mut session = Session::new(store, client);
     session.listener = listener;
     session.pull = job.pull;
@@ -280,6 +371,18 @@ pub fn contexts(job: &mut Job, session: &mut Session) -> Result<Opened> {
     };
     let (name, bytes) = match &job.input.dockerfile {
         Dockerfile::Read { name, bytes, .. } => (name.clone(), bytes.clone()),
+        Dockerfile::Remote { url } => {
+            let shown = input::without_password(url);
+            match http_context(session, url)?.read_file(HTTP_FILE, LARGEST_FILE).map_err(failed)? {
+                Some(bytes) => (shown, bytes),
+                None => {
+                    return Err(Failure::input(anyhow!(
+                        "`{shown}` is no Dockerfile, but an archive"
+                    ))
+                    .hint("use it as the context, and name the Dockerfile in it with -f"));
+                }
+            }
+        }
         Dockerfile::InContext { path } => match context
             .read_file(path, LARGEST_FILE)
             .map_err(failed)?
@@ -288,7 +391,7 @@ pub fn contexts(job: &mut Job, session: &mut Session) -> Result<Opened> {
             None => match context.read_file(&path.to_lowercase(), LARGEST_FILE).map_err(failed)? {
                 Some(bytes) if path == "Dockerfile" => (path.to_lowercase(), bytes),
                 // A single file from the network is the Dockerfile itself.
-                _ => match context.read_file("context", LARGEST_FILE).map_err(failed)? {
+                _ => match context.read_file(HTTP_FILE, LARGEST_FILE).map_err(failed)? {
                     Some(bytes) => (path.clone(), bytes),
                     None => {
                         let message = anyhow!("Dockerfile `{path}` not found in the context");
@@ -305,21 +408,18 @@ pub fn contexts(job: &mut Job, session: &mut Session) -> Result<Opened> {
 
 fn remote_context(session: &Session, url: &str) -> Result<Context> {
     match GitRef::parse(url) {
-        Ok(Some(git)) => {
-            let keep_git_dir = git.keep_git_dir.unwrap_or(false);
-            let checksum = Some(git.checksum.clone()).filter(|it| !it.is_empty());
-            Context::git(session, &GitSource { url: git, keep_git_dir, checksum }).map_err(failed)
-        }
+        Ok(Some(git)) => Context::git(session, &git_source(git)).map_err(failed),
         Err(error) => Err(Failure::input(anyhow!(
             "`{}` is no context: {error}",
             input::without_password(url)
         ))),
-        Ok(None) => {
-            let http =
-                HttpSource { url: url.to_owned(), filename: "context".to_owned(), checksum: None };
-            Context::http(session, &http).map_err(failed)
-        }
+        Ok(None) => http_context(session, url),
     }
+}
+
+/// What a URL gives: the files of an archive, or one file.
+fn http_context(session: &Session, url: &str) -> Result<Context> {
+    Context::http(session, &http_source(url)).map_err(failed)
 }
 
 fn plan(

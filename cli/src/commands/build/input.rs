@@ -8,6 +8,7 @@
 //! | `-` | –, standard input is no archive | standard input | empty |
 //! | `-` | – or a name, standard input is an archive | `Dockerfile` or the name in it | the archive |
 //! | URL | – or a name | `Dockerfile` or the name in it | what the URL gives |
+//! | directory or URL | URL | what that URL gives | as above |
 
 use std::{
     fs,
@@ -46,6 +47,11 @@ pub enum Dockerfile {
         /// Its path in the context.
         path: String,
     },
+    /// It is to be downloaded.
+    Remote {
+        /// Where from.
+        url: String,
+    },
 }
 
 /// The context of a build.
@@ -67,6 +73,7 @@ impl Dockerfile {
             Self::Read { path: Some(path), .. } => absolute(path),
             Self::Read { path: None, .. } => String::new(),
             Self::InContext { path } => path.clone(),
+            Self::Remote { url } => without_password(url),
         }
     }
 }
@@ -109,6 +116,7 @@ pub fn find(context: &str, file: Option<&str>, stdin: impl Read + Send + 'static
         url if is_remote(url) => {
             let dockerfile = match file {
                 Some("-") => from_reader("stdin", stdin)?,
+                Some(file) if is_web(file) => Dockerfile::Remote { url: file.to_owned() },
                 path => Dockerfile::InContext { path: path.unwrap_or("Dockerfile").to_owned() },
             };
             Ok(Input { dockerfile, context: Context::Remote(url.to_owned()) })
@@ -118,20 +126,17 @@ pub fn find(context: &str, file: Option<&str>, stdin: impl Read + Send + 'static
             check_directory(directory)?;
             let dockerfile = match file {
                 Some("-") => from_reader("stdin", stdin)?,
-                Some(file) if file.starts_with("http://") || file.starts_with("https://") => {
-                    let message = anyhow!(
-                        "a Dockerfile from a URL is not supported: `{}`",
-                        without_password(file)
-                    );
-                    return Err(Failure::input(message)
-                        .hint("download it first, or pass it on standard input with `-f -`"));
-                }
+                Some(file) if is_web(file) => Dockerfile::Remote { url: file.to_owned() },
                 Some(file) => from_file(Path::new(file), directory)?,
                 None => from_directory(directory)?,
             };
             Ok(Input { dockerfile, context: Context::Directory(directory.to_owned()) })
         }
     }
+}
+
+fn is_web(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
 }
 
 /// Says whether a context is fetched rather than read from a directory.
@@ -220,11 +225,25 @@ fn check_directory(path: &Path) -> Result<()> {
             Err(Failure::input(message).hint("name the directory, and the Dockerfile with -f"))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(Failure::input(anyhow!("the context `{}` was not found", path.display())))
+            let failure = Failure::input(anyhow!("the context `{}` was not found", path.display()));
+            Err(match context_hint(path) {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            })
         }
         Err(error) => Err(error)
             .with_context(|| format!("cannot read the context `{}`", path.display()))
             .or_input(),
+    }
+}
+
+/// What may be meant by a context that is not there: kaniko's have a prefix.
+fn context_hint(path: &Path) -> Option<String> {
+    let (kind, path) = path.to_str()?.split_once("://")?;
+    match kind {
+        "dir" | "file" => Some(format!("write the path alone: `kiln build {path}`")),
+        "tar" => Some("pass the archive on standard input: `kiln build - <FILE`".to_owned()),
+        _ => Some("known are folders, `-`, and URLs with http, https, git or ssh".to_owned()),
     }
 }
 

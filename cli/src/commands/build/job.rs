@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-use executor::explain::About;
+use executor::{attest::Provenance, explain::About};
 use image::{ImageRef, Platform};
 use planner::request::Request;
 
@@ -18,7 +18,8 @@ use crate::{
     failure::{Failure, OrFail, Result},
     progress::Mode,
     values::{
-        Annotation, Call, Dest, Output, OutputKind, Pair, Question, Secret, SecretSource, Ssh, pair,
+        Annotation, Attest, Call, Dest, Output, OutputKind, Pair, Question, Secret, SecretSource,
+        Ssh, pair,
     },
 };
 
@@ -39,6 +40,8 @@ pub struct Job {
     pub outputs: Vec<Output>,
     /// `--annotation`.
     pub annotations: Vec<Annotation>,
+    /// What to say of how the image was made.
+    pub provenance: Option<Provenance>,
     /// Secrets; none of them by id only.
     pub secrets: Vec<Secret>,
     /// SSH agents and keys.
@@ -82,8 +85,9 @@ pub fn prepare(args: BuildArgs, env: impl Fn(&str) -> Option<String>) -> Result<
         false => args.call.unwrap_or_default(),
     };
     let names = args.tags.iter().map(|it| name(it)).collect::<Result<Vec<_>>>()?;
-    let epoch = epoch(&env, args.reproducible)?;
+    let epoch = epoch_of_outputs(&args.outputs, epoch(&env, args.reproducible)?)?;
     let build_args = build_args(args.build_args, &args.build_arg_files, &env)?;
+    let is_implicit = args.platforms.is_empty() && default_platform(&env).is_none();
     let platforms = platforms(&args.platforms, &env)?;
     let index_of_one = build_args
         .get("BUILDKIT_MULTI_PLATFORM")
@@ -95,12 +99,19 @@ pub fn prepare(args: BuildArgs, env: impl Fn(&str) -> Option<String>) -> Result<
         .filter_map(|it| entitlement(it).transpose())
         .collect::<Result<Vec<_>>>()?;
     let limits = args.limits.limits()?;
+    if let Some(mode) = args.network.as_deref()
+        && !["default", "isolated", "bridge", "host", "none"].contains(&mode)
+    {
+        return Err(Failure::input(anyhow!("there is no network `{mode}`"))
+            .hint("known are `default`, `isolated`, `host` and `none`"));
+    }
     let is_isolated = matches!(args.network.as_deref(), Some("isolated" | "bridge"));
     let request = Request {
         target: args.target,
         build_args,
         labels: args.labels.into_iter().map(|it| (it.key, it.value.unwrap_or_default())).collect(),
         platform: Platform::default(),
+        implicit_platform: is_implicit,
         build_platform: Platform::host(),
         multi_platform: platforms.len() > 1,
         no_cache: args.no_cache,
@@ -136,6 +147,7 @@ pub fn prepare(args: BuildArgs, env: impl Fn(&str) -> Option<String>) -> Result<
     };
     let secrets =
         args.secrets.into_iter().map(|it| secret(it, &env)).collect::<Result<Vec<_>>>()?;
+    let progress = progress(args.progress, args.quiet, &env)?;
     Ok(Job {
         input,
         call,
@@ -147,6 +159,9 @@ pub fn prepare(args: BuildArgs, env: impl Fn(&str) -> Option<String>) -> Result<
         names,
         outputs,
         annotations: args.annotations,
+        provenance: provenance_of(
+            args.attests.into_iter().chain(args.provenance).chain(args.sbom),
+        )?,
         secrets,
         ssh: args.ssh,
         limits,
@@ -155,8 +170,8 @@ pub fn prepare(args: BuildArgs, env: impl Fn(&str) -> Option<String>) -> Result<
         pull: args.pull,
         reproducible,
         jobs: args.jobs,
-        progress: progress(args.progress, args.quiet, &env)?,
-        quiet: args.quiet,
+        progress,
+        quiet: progress == Mode::Quiet,
         explain: args.explain,
         about,
         iidfile: args.iidfile,
@@ -191,6 +206,32 @@ fn epoch(env: impl Fn(&str) -> Option<String>, reproducible: bool) -> Result<Opt
     }
 }
 
+/// Returns the provenance that is asked for, which may be done once.
+fn provenance_of(attests: impl Iterator<Item = Attest>) -> Result<Option<Provenance>> {
+    let mut found = None;
+    for attest in attests {
+        let Attest::Provenance(provenance) = attest else { continue };
+        if found.replace(provenance).is_some() {
+            return Err(Failure::input(anyhow!("provenance is asked for twice"))
+                .hint("join `--provenance` and `--attest type=provenance` into one"));
+        }
+    }
+    Ok(found.flatten())
+}
+
+/// The epoch that outputs ask for, or else the one of the environment. An image is made once, so it can have one only.
+fn epoch_of_outputs(outputs: &[Output], of_env: Option<i64>) -> Result<Option<i64>> {
+    let mut asked = outputs.iter().filter_map(|it| it.source_date_epoch);
+    let Some(first) = asked.next() else { return Ok(of_env) };
+    match asked.find(|it| *it != first) {
+        None => Ok(Some(first)),
+        Some(other) => {
+            let message = anyhow!("outputs differ in source-date-epoch: {first} and {other}");
+            Err(Failure::input(message).hint("build once for each"))
+        }
+    }
+}
+
 fn build_args(
     given: Vec<Pair>,
     files: &[PathBuf],
@@ -218,9 +259,13 @@ pub fn pairs_of_file(file: &Path) -> Result<Vec<Pair>> {
         .or_input()
 }
 
+fn default_platform(env: impl Fn(&str) -> Option<String>) -> Option<String> {
+    env("DOCKER_DEFAULT_PLATFORM").filter(|it| !it.is_empty())
+}
+
 fn platforms(given: &[String], env: impl Fn(&str) -> Option<String>) -> Result<Vec<Platform>> {
     let host = Platform::host();
-    let default = env("DOCKER_DEFAULT_PLATFORM").filter(|it| !it.is_empty());
+    let default = default_platform(env);
     let given = if given.is_empty() { default.as_slice() } else { given };
     let mut out = Vec::new();
     for text in given.iter().map(|it| it.trim()) {
@@ -336,7 +381,8 @@ fn progress(flag: Option<Mode>, quiet: bool, env: impl Fn(&str) -> Option<String
             let mode = Mode::parse(&text)
                 .ok_or_else(|| anyhow!("{name} `{text}` is no mode of progress"))
                 .or_input();
-            return mode.map_err(|it| it.hint("known are auto, plain, tty, quiet and rawjson"));
+            return mode
+                .map_err(|it| it.hint("known are auto, none, plain, tty, quiet and rawjson"));
         }
     }
     Ok(Mode::Auto)

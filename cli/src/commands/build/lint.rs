@@ -66,6 +66,24 @@ pub fn refuse(subject: &Subject<'_>, warnings: &[Warning]) -> Result<()> {
         .hint("`--check` shows where; `# check=error=true` makes these findings errors"))
 }
 
+/// Says which `--build-arg` nothing can use: no ARG has its name, and no trigger of a base image may bring one.
+pub fn unused_args(request: &Request, declared: &[String], facts: &Facts) -> Vec<String> {
+    if facts.images.values().any(|it| !it.config.config.on_build.is_empty()) {
+        return Vec::new();
+    }
+    let is_for_all = |name: &str| {
+        let upper = name.to_ascii_uppercase();
+        upper.ends_with("_PROXY") || upper.starts_with("BUILDKIT_") || name == "SOURCE_DATE_EPOCH"
+    };
+    let unused = request.build_args.keys().filter(|it| !declared.contains(it) && !is_for_all(it));
+    let say = |name: &String| {
+        let near = parser::suggest::suggest(name, declared.iter().map(String::as_str), true);
+        let near = near.map(|it| format!(": did you mean `{it}`?")).unwrap_or_default();
+        format!("build argument `{name}` is in no ARG of the Dockerfile{near}")
+    };
+    unused.map(say).collect()
+}
+
 /// One finding in one line.
 pub fn line(warning: &Warning) -> String {
     let Warning { rule_name, detail, location, .. } = warning;

@@ -13,7 +13,11 @@ pub(super) fn with_reason(
 ) -> Diagnostic {
     let ExecutorError::NotFound { path } = &*error.source else { return mistake };
     let written = error.span.and_then(|it| text.get(it.start()..it.end())).unwrap_or_default();
-    let hint = without_value(written, path).or_else(|| {
+    let leads_out = written.split('/').any(|it| it == "..").then(|| {
+        "nothing above the build context can be copied: name a larger folder as context, and the Dockerfile with -f"
+            .to_owned()
+    });
+    let hint = without_value(written, path).or(leads_out).or_else(|| {
         let near = session.contexts.get("context")?.near(path)?;
         Some(format!("did you mean `{near}`?"))
     });

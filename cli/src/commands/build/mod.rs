@@ -5,6 +5,7 @@
 //! 3. [`execute`] — the call into the executor.
 //!    [`frontend`] says whether the file is a Dockerfile, [`outputs`] writes what was built.
 //! 4. [`call`] — questions that are answered instead of building.
+//!    `parameters` is what provenance says of the command line.
 //! 5. [`lint`] — what the lint says of a build.
 //! 6. [`report`] — what is written when it is done: id, files, results.
 
@@ -18,6 +19,7 @@ pub mod job;
 pub mod lint;
 mod missing;
 pub mod outputs;
+mod parameters;
 pub mod report;
 
 use anyhow::Context;
@@ -51,7 +53,7 @@ pub fn run(args: BuildArgs, globals: &Globals) -> Result<Exit> {
     // The display ends before anything else is said, so that the two do not mix.
     let tails = progress.finish();
     let mode = job.progress.resolved();
-    if !matches!(mode, Mode::Quiet | Mode::Rawjson) {
+    if !matches!(mode, Mode::Quiet | Mode::None | Mode::Rawjson) {
         print::err(&lint::summary(&warnings, print::colour()));
     }
     if let Some(explanation) = explanation {

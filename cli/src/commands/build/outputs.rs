@@ -31,7 +31,8 @@ pub fn write(job: &Job, session: &Session, images: &[Built]) -> Result<Option<Fi
                 names.push(name);
             }
         }
-        let options = options(job, output)?;
+        let options = ExportOptions { names: names.clone(), ..options(job, output)? };
+        check_annotations(&options, images)?;
         let is_split = output.platform_split.unwrap_or(images.len() > 1 || job.index_of_one);
         let target = match output.kind {
             OutputKind::Image => Some(image_output(session, images, output, &names, &options)?),
@@ -65,6 +66,7 @@ pub fn write(job: &Job, session: &Session, images: &[Built]) -> Result<Option<Fi
                 session.write_folder(images, folder, is_split).map_err(failed)?;
                 None
             }
+            OutputKind::CacheOnly => None,
             OutputKind::Tar => {
                 to_file(output.dest.as_ref(), |out| session.write_tar(images, is_split, out))?;
                 None
@@ -75,6 +77,22 @@ pub fn write(job: &Job, session: &Session, images: &[Built]) -> Result<Option<Fi
         }
     }
     Ok(finished)
+}
+
+/// An annotation for a platform needs an image of that platform.
+fn check_annotations(options: &ExportOptions, images: &[Built]) -> Result<()> {
+    let annotations = options.annotations.iter().chain(&options.descriptor_annotations);
+    for PlatformAnnotation { platform, key, .. } in annotations {
+        let Some(platform) = platform.as_ref().map(Platform::normalized) else { continue };
+        if !images.iter().any(|it| it.platform.normalized() == platform) {
+            let built: Vec<_> = images.iter().map(|it| it.platform.to_string()).collect();
+            let message = anyhow!("annotation `{key}` is for `{platform}`, which was not built");
+            return Err(
+                Failure::input(message).hint(format!("what was built is {}", built.join(", ")))
+            );
+        }
+    }
+    Ok(())
 }
 
 fn image_output(
@@ -92,8 +110,19 @@ fn image_output(
         ..options.clone()
     };
     session.export_and_push(images, &options, names).map_err(failed)?;
-    let record = session.keep(images, names, &options).map_err(failed)?;
+    let kept = if output.push_by_digest { &[] } else { names };
+    let record = session.keep(images, kept, &options).map_err(failed)?;
     Ok(record.target)
+}
+
+/// The registries that an output says may speak plain HTTP, or have any certificate.
+pub(crate) fn insecure(job: &Job) -> Vec<String> {
+    let outputs: Vec<_> = job.outputs.iter().filter(|it| it.insecure && it.push).collect();
+    if outputs.is_empty() {
+        return Vec::new();
+    }
+    let names = outputs.iter().flat_map(|it| &it.names).filter_map(|it| ImageRef::parse(it).ok());
+    names.chain(job.names.iter().cloned()).map(|it| it.domain).collect()
 }
 
 /// How the layers of the first output that compresses them come out.
@@ -102,7 +131,7 @@ pub(crate) fn compression(job: &Job) -> Result<Option<compress::Compression>> {
         let is_pushed = matches!(output.kind, OutputKind::Image) && output.push;
         let default = is_pushed.then_some(compress::Compression::GZIP);
         let found = match output.kind {
-            OutputKind::Local | OutputKind::Tar => None,
+            OutputKind::Local | OutputKind::Tar | OutputKind::CacheOnly => None,
             _ => options(job, output)?.compression.or(default),
         };
         if found.is_some() {
@@ -131,10 +160,12 @@ fn options(job: &Job, output: &Output) -> Result<ExportOptions> {
         compression,
         force_compression: output.force_compression,
         as_index: job.index_of_one,
+        push_by_digest: output.push_by_digest,
         ..ExportOptions::default()
     };
     options.docker_media_types = output.oci_media_types == Some(false);
-    let has_index = job.requests.len() > 1 || job.index_of_one;
+    options.attestations_as_images = output.oci_artifact == Some(false);
+    let has_index = job.requests.len() > 1 || job.index_of_one || job.provenance.is_some();
     for annotation in job.annotations.iter().chain(&output.annotations) {
         for (kind, platform) in &annotation.targets {
             add_annotation(&mut options, annotation, *kind, platform.as_deref(), has_index)?;
@@ -161,19 +192,14 @@ fn add_annotation(
     match kind {
         AnnotationKind::Manifest => options.annotations.push(of_platform),
         AnnotationKind::ManifestDescriptor => options.descriptor_annotations.push(of_platform),
-        AnnotationKind::Index if has_index => drop(options.index_annotations.insert(key, value)),
-        AnnotationKind::Index => {
+        AnnotationKind::Index | AnnotationKind::IndexDescriptor if !has_index => {
             let message = anyhow!("annotation `{key}` is for an index, and one image has none");
             return Err(Failure::input(message)
                 .hint("build for several platforms, or annotate the manifest"));
         }
+        AnnotationKind::Index => drop(options.index_annotations.insert(key, value)),
         AnnotationKind::IndexDescriptor => {
-            let message = anyhow!(
-                "annotation `{key}` is for the descriptor of an index, which kiln does not annotate"
-            );
-            return Err(
-                Failure::input(message).hint("use `index:` or `manifest-descriptor:` instead")
-            );
+            options.index_descriptor_annotations.insert(key, value);
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use image::{Digest, ImageRef, document::Descriptor};
 use planner::lint::Warning;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::job::Job;
 use crate::{
-    failure::{OrFail, Result},
+    failure::{Failure, OrFail, Result},
     print,
     values::Dest,
 };
@@ -24,6 +24,8 @@ pub struct Finished {
     pub build: Option<String>,
     /// What to call the Dockerfile, and its text.
     pub dockerfile: Option<(String, String)>,
+    /// What is said of how each image was made, with its platform where there are several.
+    pub provenance: Vec<(Option<String>, Value)>,
 }
 
 /// The image that was made.
@@ -56,6 +58,13 @@ impl FinishedImage {
 /// Fails where a file is there and cannot be removed.
 pub fn before(job: &Job) -> Result<()> {
     for path in [&job.iidfile, &job.metadata_file].into_iter().flatten() {
+        let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|it| !it.is_dir()) {
+            let message = anyhow!("there is no folder `{}`", folder.display());
+            return Err(Failure::input(
+                message.context(format!("cannot write `{}`", path.display())),
+            ));
+        }
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error)
@@ -106,6 +115,13 @@ fn metadata(finished: &Finished, warnings: &[Warning]) -> Value {
     if let Some(build) = &finished.build {
         out.insert("buildx.build.ref".to_owned(), json!(build));
     }
+    for (platform, predicate) in &finished.provenance {
+        let key = match platform {
+            Some(platform) => format!("buildx.build.provenance/{platform}"),
+            None => "buildx.build.provenance".to_owned(),
+        };
+        out.insert(key, predicate.clone());
+    }
     if let Some(image) = &finished.image {
         out.insert("containerimage.config.digest".to_owned(), json!(image.config));
         out.insert("containerimage.descriptor".to_owned(), json!(image.target));
@@ -150,7 +166,7 @@ mod tests {
             ["a", "b:1"].map(|it| ImageRef::parse(it).expect("a name").with_default_tag()).to_vec();
         let image = FinishedImage { target: target.expect("a descriptor"), config: digest, names };
         let json = metadata(
-            &Finished { image: Some(image), build: Some("x".to_owned()), dockerfile: None },
+            &Finished { image: Some(image), build: Some("x".to_owned()), ..Finished::default() },
             &[],
         );
         assert_eq!(json["image.name"], "docker.io/library/a:latest,docker.io/library/b:1");

@@ -5,11 +5,12 @@
 
 pub mod words;
 
+use ::image::ImageRef;
 use anyhow::anyhow;
 use cache::{JournalEntry, Store};
 use executor::{
     Session,
-    explain::{self, Explained, Journaled},
+    explain::{self, Explained, ExplainedBuild},
 };
 use serde::Serialize;
 
@@ -78,8 +79,13 @@ pub struct Explanation {
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
     images: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    names: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// Where the builds that it was compared with were done, if not here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    elsewhere: Option<String>,
     plans: Vec<PlanExplanation>,
 }
 
@@ -90,9 +96,9 @@ struct PlanExplanation {
 }
 
 impl Explanation {
-    /// Joins a build and the explanation of its plans.
-    pub fn new(build: Journaled, explained: Vec<Vec<Explained>>) -> Self {
-        let plans = build.plans.into_iter().zip(explained);
+    fn new(explained: ExplainedBuild) -> Self {
+        let ExplainedBuild { build, plans, elsewhere } = explained;
+        let plans = build.plans.into_iter().zip(plans);
         let plans =
             plans.map(|(plan, steps)| PlanExplanation { platform: plan.platform, steps }).collect();
         Self {
@@ -102,7 +108,9 @@ impl Explanation {
             context: build.about.context,
             target: build.about.target,
             images: build.images,
+            names: build.about.names,
             error: build.error,
+            elsewhere,
             plans,
         }
     }
@@ -123,7 +131,7 @@ impl Explanation {
 
     fn of_entry(store: &Store, entry: &JournalEntry) -> Result<Option<Self>> {
         let found = explain::explain_entry(store, entry).map_err(failed)?;
-        Ok(found.map(|it| Self::new(it.build, it.plans)))
+        Ok(found.map(Self::new))
     }
 
     /// Says which build it is.
@@ -141,7 +149,13 @@ impl Explanation {
         }
         match &self.error {
             Some(error) => text.push_str(&format!("failed   {}\n", words::line(error))),
-            None => self.images.iter().for_each(|it| text.push_str(&format!("made     {it}\n"))),
+            None => {
+                self.images.iter().for_each(|it| text.push_str(&format!("made     {it}\n")));
+                let names = self.names.iter().filter_map(|it| it.parse().ok());
+                names.for_each(|it: ImageRef| {
+                    text.push_str(&format!("named    {}\n", it.familiar()))
+                });
+            }
         }
         text
     }
@@ -149,6 +163,12 @@ impl Explanation {
     /// The steps, with the causes of each below it.
     pub fn text(&self) -> String {
         let mut text = String::new();
+        let mut steps = self.plans.iter().flat_map(|it| &it.steps);
+        if let Some(place) = &self.elsewhere
+            && steps.any(|it| it.compared_with.is_some())
+        {
+            text.push_str(&format!("compared with what was built in `{}`\n", words::line(place)));
+        }
         for plan in &self.plans {
             if self.plans.len() > 1 {
                 text.push_str(&format!("{}\n", plan.platform));

@@ -3,7 +3,7 @@
 use executor::explain::VariableChange;
 use executor::explain::{Cause, Difference, Explained, FileChange, State};
 
-use crate::progress::line::printable;
+use crate::progress::line::{fit, printable};
 
 /// Steps, one line each, with the causes below those that ran.
 pub fn steps(steps: &[Explained]) -> String {
@@ -18,6 +18,11 @@ pub fn steps(steps: &[Explained]) -> String {
             State::Unknown { waits_for: None } => "-",
         };
         text.push_str(&format!("{state:<7}  {}\n", line(&step.name)));
+        if let State::Unknown { waits_for: Some(below) } = step.state
+            && let Some(below) = steps.get(below)
+        {
+            text.push_str(&format!("         runs if {} has another result\n", short(&below.name)));
+        }
         for cause in &step.causes {
             // That there is nothing to compare with holds for all steps.
             if *cause == Cause::FirstBuild && std::mem::replace(&mut is_said, true) {
@@ -34,6 +39,11 @@ pub fn steps(steps: &[Explained]) -> String {
 /// A text on one line, and without what a terminal would take for a command.
 pub fn line(text: &str) -> String {
     printable(text.lines().next().unwrap_or_default())
+}
+
+/// The name of a step that is told of below another one, cut where the number and the beginning tell which one it is.
+fn short(name: &str) -> String {
+    fit(&line(name), 60).0
 }
 
 fn quoted(text: &str) -> String {
@@ -105,7 +115,7 @@ fn of_cause(cause: &Cause, others: &[Cause]) -> Vec<String> {
         )),
         Cause::ImageName { was, now } => one(format!("another image: {}", change(was, now))),
         Cause::Step { step, causes, .. } => {
-            let mut text = vec![format!("{} left something else", line(step))];
+            let mut text = vec![format!("{} has another result", short(step))];
             text.extend(causes.iter().flat_map(|it| of_cause(it, &[])).map(|it| format!("  {it}")));
             text
         }

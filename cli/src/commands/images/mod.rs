@@ -10,6 +10,7 @@ pub mod names;
 use anyhow::{Context, anyhow};
 use cache::{NamedImage, PlatformImage, Store};
 use image::{DiffId, ImageRef, document::ImageConfig};
+use parser::suggest::suggest;
 
 use crate::failure::{Failure, OrFail, Result};
 
@@ -39,24 +40,11 @@ fn similar(store: &Store, text: &str) -> Result<Option<String>> {
     let wanted =
         ImageRef::parse(text).map_or(text.to_owned(), |it| it.with_default_tag().familiar());
     let same_name = |it: &&String| it.split(':').next() == wanted.split(':').next();
-    let close = |it: &&String| distance(it, &wanted) <= 2;
-    Ok(names.iter().find(same_name).or_else(|| names.iter().find(close)).cloned())
-}
-
-/// The number of characters to change, add or remove.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (n, from) in a.chars().enumerate() {
-        let mut diagonal = n;
-        row[0] = n + 1;
-        for (m, to) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(from != *to);
-            diagonal = row[m + 1];
-            row[m + 1] = changed.min(row[m] + 1).min(diagonal + 1);
-        }
+    if let Some(name) = names.iter().find(same_name) {
+        return Ok(Some(name.clone()));
     }
-    row[b.len()]
+    let close = suggest(&wanted, names.iter().map(String::as_str), true);
+    Ok(close.map(str::to_owned))
 }
 
 /// Returns the names of an image.
@@ -123,18 +111,4 @@ pub fn layer_size(store: &Store, layer: &DiffId) -> Result<u64> {
 /// Fails where a record cannot be read.
 pub fn size_of(store: &Store, layers: &[DiffId]) -> Result<u64> {
     layers.iter().map(|it| layer_size(store, it)).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn distances() {
-        for (a, b, expected) in
-            [("", "", 0), ("app", "app", 0), ("ap", "app", 1), ("pap", "app", 2), ("a", "xyz", 3)]
-        {
-            assert_eq!(distance(a, b), expected, "{a} {b}");
-        }
-    }
 }

@@ -92,10 +92,8 @@ fn refuse_used(store: &Store, text: &str, image: &NamedImage) -> Result<()> {
     let Some((state, is_running)) = used else { return Ok(()) };
     let container = state.name.as_deref().unwrap_or(state.id.short());
     let (what, hint) = match is_running {
-        true => ("runs", "wait for its end, or use --force"),
-        false => {
-            ("has ended", "`kiln system prune` removes containers that have ended; or use --force")
-        }
+        true => ("runs", "end it with `kiln stop`, or use --force"),
+        false => ("has ended", "remove it with `kiln rm`, or use --force"),
     };
     let message =
         anyhow!("conflict: image `{text}` is used by container `{container}`, which {what}");

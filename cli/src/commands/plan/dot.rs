@@ -1,5 +1,7 @@
 //! A plan for Graphviz.
 
+use std::collections::HashSet;
+
 use super::Graph;
 
 /// Draws plans.
@@ -34,10 +36,9 @@ pub(super) fn draw(graphs: &[Graph<'_>]) -> String {
             others.push(result);
         }
         // What is no image and no step: contexts and addresses.
-        let known = |id: &str| {
-            graph.images.iter().any(|it| it.id == id) || graph.steps.iter().any(|it| it.id == id)
-        };
-        others.retain(|it| !known(it));
+        let images = graph.images.iter().map(|it| &it.id);
+        let known: HashSet<&String> = images.chain(graph.steps.iter().map(|it| &it.id)).collect();
+        others.retain(|it| !known.contains(it));
         others.sort();
         others.dedup();
         for other in others {

@@ -44,7 +44,6 @@ use crate::{
     failure::{Failure, OrFail, Result},
     print::{self, Table},
     progress::Progress,
-    render,
     values::Question,
 };
 
@@ -98,10 +97,8 @@ pub fn run(args: PlanArgs, globals: &Globals) -> Result<Exit> {
 }
 
 fn explain(session: &Session, foreseen: &Foreseen) -> Result<Vec<Vec<Explained>>> {
-    let line = foreseen.build.about.line();
-    let earlier = explain::earlier(&session.store, &line, &session.build_id);
-    let earlier = earlier.map_err(execute::failed)?;
-    Ok(explain::explain(&session.store, &foreseen.build, &earlier, &foreseen.files))
+    let earlier = explain::earlier(&session.store, &foreseen.build).map_err(execute::failed)?;
+    Ok(explain::explain(&session.store, &foreseen.build, &earlier.builds, &foreseen.files))
 }
 
 /// What `--format json` prints.
@@ -175,7 +172,8 @@ impl StepNode<'_> {
 const N_KEY: usize = 12;
 
 fn graph<'a>(plan: &'a Plan, foreseen: &JournaledPlan, facts: &Facts, text: &str) -> Graph<'a> {
-    let line = |at: usize| render::place(text, text.floor_char_boundary(at)).line;
+    let starts: Vec<usize> = text.match_indices('\n').map(|(at, _)| at + 1).collect();
+    let line = |at: usize| starts.partition_point(|start| *start <= at) + 1;
     let images = plan.images.iter().enumerate().map(|(n, image)| ImageNode {
         id: format!("image{n}"),
         name: &image.name,

@@ -9,6 +9,8 @@ use std::{
     fmt::Write,
 };
 
+use cache::StepKey;
+
 use super::Graph;
 
 /// Sizes in pixels.
@@ -186,10 +188,14 @@ impl<'a> Drawing<'a> {
                 break;
             }
         }
-        for block in 0..self.blocks.len() {
-            let has_needs = pairs.iter().any(|it| it.1 == block);
-            let users = pairs.iter().filter(|it| it.0 == block);
-            let nearest = users.map(|it| self.blocks[it.1].column).min();
+        let mut has_needs = vec![false; self.blocks.len()];
+        let mut nearest: Vec<Option<usize>> = vec![None; self.blocks.len()];
+        for (from, to) in &pairs {
+            let column = self.blocks[*to].column;
+            has_needs[*to] = true;
+            nearest[*from] = Some(nearest[*from].map_or(column, |it| it.min(column)));
+        }
+        for (block, (has_needs, nearest)) in has_needs.into_iter().zip(nearest).enumerate() {
             if let (false, Some(nearest)) = (has_needs, nearest) {
                 self.blocks[block].column = nearest.saturating_sub(1);
             }
@@ -294,12 +300,12 @@ impl<'a> Drawing<'a> {
             };
             out.push_str(&self.path(edge, *from, *to, y));
         }
+        let keys: BTreeMap<&str, StepKey> =
+            graph.steps.iter().filter_map(|it| Some((it.id.as_str(), it.key?))).collect();
         for (id, place) in &places {
             let node = &self.blocks[place.0].nodes[place.1];
             let (x, top) = self.corner(*place, y);
-            let step = graph.steps.iter().find(|it| it.id == *id);
-            let key =
-                step.and_then(|it| it.key).map(|it| format!("\nkey {it}")).unwrap_or_default();
+            let key = keys.get(id).map(|it| format!("\nkey {it}")).unwrap_or_default();
             let _ = write!(out, "<g><title>{}</title>", escaped(&format!("{}{key}", node.title)));
             let class = format!("step {}", node.class);
             out.push_str(&rectangle((x, top), (STEP_WIDTH, STEP_HEIGHT), &class, 5));

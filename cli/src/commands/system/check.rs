@@ -1,5 +1,7 @@
 //! `kiln system check`.
 
+use std::path::{Path, PathBuf};
+
 use cache::{CheckOptions, CheckReport, Outcome, Problem, ProblemKind, Store, StoreError};
 use serde_json::json;
 
@@ -80,10 +82,22 @@ fn text(report: &CheckReport, repair: bool) -> String {
         }
     }
     if !report.leftovers.is_empty() {
-        out += &format!(
-            "{} unfinished files are left over from processes that were killed; `kiln system prune` removes them\n",
-            report.leftovers.len()
-        );
+        // Blobs that came after the image was named make it older, too, without anybody having been killed.
+        let is_index = |it: &&PathBuf| it.as_path() == Path::new("oci/index.json");
+        let n_indexes = report.leftovers.iter().filter(is_index).count();
+        let files = match report.leftovers.len() - n_indexes {
+            0 => None,
+            1 => Some("1 unfinished file is".to_owned()),
+            n_files => Some(format!("{n_files} unfinished files are")),
+        };
+        if let Some(files) = files {
+            out += &format!(
+                "{files} left over from processes that were killed; `kiln system prune` removes them\n"
+            );
+        }
+        if n_indexes > 0 {
+            out += "oci/index.json is older than the images; the next change of an image writes it anew\n";
+        }
     }
     out += &format!(
         "Looked at {} images, {} steps, {} layers, {} trees and {} blobs ({}): ",

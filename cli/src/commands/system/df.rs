@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use cache::{CacheEntry, CacheMountInfo, NamedImage, Part, Store};
-use image::{DiffId, ImageId};
+use image::{DiffId, Digest, ImageId};
 use runtime::State;
 use serde_json::json;
 
@@ -161,7 +161,12 @@ fn entries(entries: &[CacheEntry]) -> Table {
         let mut users: Vec<String> = entry
             .images
             .iter()
-            .map(|it| image::ImageRef::parse(it).map_or_else(|_| it.clone(), |it| it.familiar()))
+            .map(|it| match it.parse::<Digest>() {
+                Ok(digest) => digest.short(),
+                Err(_) => {
+                    image::ImageRef::parse(it).map_or_else(|_| it.clone(), |it| it.familiar())
+                }
+            })
             .collect();
         if entry.is_in_use {
             users.insert(0, "a running build".to_owned());

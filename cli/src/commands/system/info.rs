@@ -29,6 +29,7 @@ pub fn run(args: &InfoArgs, globals: &Globals) -> Result<Exit> {
             it.mirrors.iter().map(move |mirror| json!({ "Registry": host, "Mirror": mirror }))
         })
         .collect();
+    sandbox::trees_in(&root);
     let sandbox = sandbox::probe();
     let findings: Vec<Value> = sandbox
         .findings

@@ -42,7 +42,9 @@ pub fn run(args: &LogsArgs, globals: &Globals) -> Result<Exit> {
             Some(name) => anyhow!("there are no logs of a build `{name}`"),
             None => anyhow!("there are no logs of any build"),
         };
-        return Err(Failure::failed(message).hint("`kiln logs --list` lists the builds"));
+        return Err(Failure::failed(message).hint(
+            "`kiln logs --list` lists the builds; what a container writes goes to the standard output and error of `kiln run`",
+        ));
     };
     let wanted = |name: &str| args.step.as_ref().is_none_or(|it| name.contains(it.as_str()));
     for step in steps(chosen).into_iter().filter(|it| wanted(&it.name)) {

@@ -17,6 +17,8 @@ use crate::{
 
 /// The most bytes of a document.
 const LARGEST: u64 = 8 << 20;
+/// The annotation of what is no image, but said of one.
+pub(super) const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 
 /// Makes the documents of an image. An index leaves whole, or else as the one platform that `platform` names or this machine has.
 ///
@@ -49,6 +51,7 @@ pub fn export(
         config_bytes: store.read_blob(&image.config.0, LARGEST).or_failed()?,
         id: image.config,
         epoch: None,
+        attestations: Vec::new(),
     };
     let options = ExportOptions { compression, ..ExportOptions::default() };
     session.export(&[built], &options).map_err(failed)
@@ -65,6 +68,14 @@ fn whole_index(session: &Session, image: &NamedImage) -> Result<Option<Export>> 
     let index: Index = serde_json::from_slice(&bytes).or_failed()?;
     let mut export = Export::default();
     for manifest in &index.manifests {
+        if manifest.annotations.contains_key(REFERENCE_TYPE) {
+            // What is said of an image goes with it; without it the index would name what is nowhere.
+            match attestation(store, manifest)? {
+                Some(document) => export.documents.push(document),
+                None => return Ok(None),
+            }
+            continue;
+        }
         let is_it = |it: &&PlatformImage| it.manifest.digest == manifest.digest;
         let Some(platform) = image.record.platforms.iter().find(is_it) else { return Ok(None) };
         session.complete(names_of(image).first(), platform).map_err(failed)?;
@@ -76,12 +87,28 @@ fn whole_index(session: &Session, image: &NamedImage) -> Result<Option<Export>> 
     Ok(Some(export))
 }
 
+/// The manifest of attestations, if it and its blobs are here.
+fn attestation(store: &Store, manifest: &Descriptor) -> Result<Option<RawDocument>> {
+    if !store.has_blob(&manifest.digest).or_failed()? {
+        return Ok(None);
+    }
+    let bytes = store.read_blob(&manifest.digest, LARGEST).or_failed()?;
+    let document = RawDocument::new(&manifest.media_type, bytes);
+    let export = Export { documents: vec![document.clone()], ..Export::default() };
+    for blob in export.blobs().or_failed()? {
+        if !store.has_blob(&blob.digest).or_failed()? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(document))
+}
+
 /// The manifest as it is in the store, if all that it names is there.
 fn stored(store: &Store, image: &PlatformImage) -> Result<Option<Export>> {
     let bytes = store.read_blob(&image.manifest.digest, LARGEST).or_failed()?;
     let config = store.read_blob(&image.config.0, LARGEST).or_failed()?;
     let manifest = RawDocument::new(&image.manifest.media_type, bytes);
-    let export = Export { documents: vec![manifest], configs: vec![config] };
+    let export = Export { documents: vec![manifest], configs: vec![config], ..Export::default() };
     for blob in export.blobs().or_failed()? {
         if !store.has_blob(&blob.digest).or_failed()? {
             return Ok(None);

@@ -7,6 +7,7 @@ use image::{
     document::{Descriptor, ImageConfig, Index, Manifest, media_type},
 };
 
+use super::export::REFERENCE_TYPE;
 use crate::{
     commands::registry_failure,
     failure::{Failure, OrFail, Result},
@@ -50,8 +51,7 @@ fn collect(
     match document.media_type.as_str() {
         media_type::OCI_INDEX | media_type::DOCKER_INDEX if depth < DEEPEST => {
             let index: Index = read(store, document)?;
-            let is_image =
-                |it: &&Descriptor| !it.annotations.contains_key("vnd.docker.reference.type");
+            let is_image = |it: &&Descriptor| !it.annotations.contains_key(REFERENCE_TYPE);
             index
                 .manifests
                 .iter()

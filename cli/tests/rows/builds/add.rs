@@ -65,7 +65,31 @@ fn c15_archives_do_not_escape() {
     );
     let built = kiln.build("FROM box\nADD evil.tar /a/\n");
     assert!(!Path::new("/tmp/f").exists(), "not on the machine");
-    assert!(built.has("tmp/f") || built.has("a/out/f"), "{:?}", built.names("a"));
+    assert_eq!(built.at("a/tmp/f"), "0644 0:0 x", "the folder is the root of the archive");
+    // `a/../../f`
+    kiln.write("out.tar", archive("outside.tar.gz"));
+    let log = kiln.fails("FROM box\nADD out.tar /a/\n", &[]);
+    assert!(log.contains("the path leads out of the archive"), "{log}");
+}
+
+#[test]
+fn c15_archives_are_unpacked_in_a_root_of_their_own() {
+    let kiln = Kiln::new();
+    // `./` 0700 7:7, `/run`, `var/run -> /run`, `var/run/f`, `up -> ../../../etc`, `up/conf`, `./dot/../y`,
+    // `new/below/z`, and `hard`, the file `var/run/f`; the files are 3:3.
+    kiln.write("a.tar", archive("rooted.tar.gz"));
+    let built = kiln.build("FROM box\nADD --chown=5:6 --chmod=0711 a.tar /x/\nADD a.tar /\n");
+    assert_eq!(built.at("x"), "d 0755 5:6", "neither --chmod nor what `./` says");
+    assert_eq!(built.at("x/new"), "d 0755 0:0", "implied");
+    assert_eq!(built.at("x/new/below/z"), "0600 5:6 z");
+    for root in ["x/", ""] {
+        let ids = if root.is_empty() { "3:3" } else { "5:6" };
+        assert_eq!(built.at(&format!("{root}var/run")), "-> /run");
+        assert_eq!(built.at(&format!("{root}run/f")), format!("0644 {ids} run"));
+        assert_eq!(built.at(&format!("{root}etc/conf")), format!("0644 {ids} conf"));
+        assert_eq!(built.at(&format!("{root}y")), format!("0600 {ids} y"));
+        assert_eq!(built.at(&format!("{root}hard")), format!("0644 {ids} run"));
+    }
 }
 
 #[test]

@@ -254,20 +254,197 @@ fn e9_annotations() {
             "--annotation=manifest[linux/arm64]:b=one",
             "--annotation=index:c=index",
             "--annotation=manifest-descriptor:d=descriptor",
+            "--annotation=index-descriptor:e=root",
             "-o",
             "type=oci,tar=false,dest=l",
         ],
     );
     let layout = kiln.path("l");
-    let index: Index = read_blob(&layout, &index_of(&layout).manifests[0].digest);
+    let root = &index_of(&layout).manifests[0];
+    assert_eq!(root.annotations.get("e").map(String::as_str), Some("root"));
+    let index: Index = read_blob(&layout, &root.digest);
     assert_eq!(index.annotations["c"], "index");
     let manifests: Vec<Manifest> =
         index.manifests.iter().map(|it| read_blob(&layout, &it.digest)).collect();
     assert!(manifests.iter().all(|it| it.annotations["a"] == "all"));
     assert_eq!(manifests.iter().filter(|it| it.annotations.contains_key("b")).count(), 1);
     assert!(index.manifests.iter().all(|it| it.annotations["d"] == "descriptor"));
-    let log = kiln.fails(TEXT, &["--annotation=index:c=x", "-o", "type=oci,dest=x.tar"]);
-    assert!(log.contains("index"), "{log}");
+    let of_one = ["--annotation=manifest-descriptor:d=one", "-o", "type=oci,tar=false,dest=one"];
+    export(&kiln, TEXT, &of_one);
+    assert_eq!(index_of(&kiln.path("one")).manifests[0].annotations["d"], "one");
+    for (wrong, problem) in [
+        ("--annotation=index:c=x", "is for an index"),
+        ("--annotation=index-descriptor:c=x", "is for an index"),
+        ("--annotation=manifest[linux/s390x]:c=x", "is for `linux/s390x`, which was not built"),
+        ("--annotation=manifset:c=x", "`manifset` is no type of annotation"),
+    ] {
+        let log = kiln.fails(TEXT, &[wrong, "-o", "type=oci,dest=x.tar"]);
+        assert!(log.contains(problem), "{log}");
+    }
+}
+
+/// The statement of the only attestation in a layout, its manifest, and the index of the image.
+fn attestation(layout: &Path) -> (Value, Value, Index) {
+    let index: Index = read_blob(layout, &index_of(layout).manifests[0].digest);
+    let of_image = |it: &&image::document::Descriptor| {
+        it.annotations
+            .get("vnd.docker.reference.type")
+            .is_some_and(|it| it == "attestation-manifest")
+    };
+    let described = index.manifests.iter().find(of_image).expect("an attestation");
+    let manifest: Value = read_blob(layout, &described.digest);
+    let statement = manifest["layers"][0]["digest"].as_str().expect("a digest");
+    let statement = read_blob(layout, &statement.parse().expect("a digest"));
+    (statement, manifest, index)
+}
+
+const ATTESTED: &str = "FROM box AS base\nARG V\n\
+    RUN --mount=type=secret,id=tok --network=none echo $V > /v\n\
+    FROM scratch\nCOPY --from=base /v /\n";
+
+#[test]
+fn e10_provenance_says_from_what_and_how() {
+    let kiln = Kiln::new();
+    let of = |asked: &str| {
+        let _ = fs::remove_dir_all(kiln.path("l"));
+        let args =
+            ["--build-arg", "V=hidden", "-t", "team/app:1", "-o", "type=oci,tar=false,dest=l"];
+        export(&kiln, ATTESTED, &[&args[..], &["--metadata-file", "m", asked]].concat());
+        attestation(&kiln.path("l")).0
+    };
+    let max = of("--provenance");
+    assert_eq!(max["predicateType"], "https://slsa.dev/provenance/v1");
+    let definition = &max["predicate"]["buildDefinition"];
+    let request = &definition["externalParameters"]["request"];
+    assert_eq!(request["args"]["build-arg:V"], "hidden");
+    assert_eq!(request["secrets"][0]["id"], "tok");
+    assert_eq!(definition["externalParameters"]["configSource"]["path"], "Dockerfile");
+    let material = &definition["resolvedDependencies"][0];
+    assert!(
+        material["uri"].as_str().expect("a URI").starts_with("pkg:docker/box@latest?platform=")
+    );
+    let steps = &definition["internalParameters"]["buildConfig"]["llbDefinition"];
+    let run = &steps[1]["op"]["Op"]["exec"]["meta"]["args"];
+    assert_eq!(run[2], "echo $V > /v");
+    assert_eq!(steps[2]["inputs"], serde_json::json!(["step1:0"]));
+    let metadata = &max["predicate"]["runDetails"]["metadata"];
+    assert_eq!(metadata["buildkit_completeness"]["request"], true);
+    let lines = &metadata["buildkit_metadata"]["source"]["locations"]["step1"]["locations"][0];
+    assert_eq!(lines["ranges"][0]["start"]["line"], 3);
+    let told: Value =
+        serde_json::from_slice(&fs::read(kiln.path("m")).expect("a file")).expect("JSON");
+    assert_eq!(told["buildx.build.provenance"], max["predicate"]);
+
+    let min = of("--provenance=mode=min,builder-id=https://ci.example/7,reproducible=true");
+    assert!(!min.to_string().contains("hidden") && !min.to_string().contains("tok"), "{min}");
+    let details = &min["predicate"]["runDetails"];
+    assert_eq!(details["builder"]["id"], "https://ci.example/7");
+    assert_eq!(details["metadata"]["buildkit_completeness"]["request"], false);
+    assert_eq!(details["metadata"]["buildkit_reproducible"], true);
+
+    let old = of("--attest=type=provenance,version=v0.2");
+    assert_eq!(old["predicateType"], "https://slsa.dev/provenance/v0.2");
+    assert_eq!(old["predicate"]["buildType"], "https://mobyproject.org/buildkit@v1");
+    assert_eq!(old["predicate"]["invocation"]["parameters"]["args"]["build-arg:V"], "hidden");
+    assert_eq!(old["predicate"]["materials"][0], *material);
+}
+
+#[test]
+fn e10_provenance_of_equal_builds_is_equal() {
+    let layout = |kiln: &Kiln| {
+        let args = [
+            "--provenance",
+            "--build-arg",
+            "SOURCE_DATE_EPOCH=5",
+            "-o",
+            "type=oci,tar=false,dest=l",
+        ];
+        export(kiln, TEXT, &args);
+        attestation(&kiln.path("l")).2
+    };
+    assert_eq!(layout(&Kiln::new()), layout(&Kiln::new()));
+}
+
+#[test]
+fn e11_a_list_of_materials_is_refused_with_what_to_do() {
+    let kiln = Kiln::new();
+    for asked in ["--sbom", "--sbom=generator=x", "--attest=type=sbom"] {
+        let said = kiln.fails(TEXT, &[asked]);
+        assert!(said.contains("kiln runs no scanner"), "{said}");
+    }
+    kiln.build_with(TEXT, &["--sbom=false"]);
+}
+
+#[test]
+fn e12_attestations_stand_in_the_index() {
+    let kiln = Kiln::new();
+    let args = ["--provenance", "-t", "team/app:1", "-t", "other"];
+    export(
+        &kiln,
+        TEXT,
+        &[&args[..], &["-o", "type=oci,tar=false,dest=l,oci-mediatypes=false"]].concat(),
+    );
+    let (statement, manifest, index) = attestation(&kiln.path("l"));
+    let [image, attested] = &index.manifests[..] else { panic!("{index:?}") };
+    assert_eq!(image.platform, Some(image::Platform::host()));
+    assert_eq!(attested.platform, Some(image::Platform::new("unknown", "unknown")));
+    assert_eq!(attested.annotations["vnd.docker.reference.digest"], image.digest.to_string());
+    assert_eq!(manifest["artifactType"], "application/vnd.docker.attestation.manifest.v1+json");
+    assert_eq!(manifest["subject"]["digest"], image.digest.to_string());
+    assert_eq!(manifest["config"]["mediaType"], "application/vnd.oci.empty.v1+json");
+    let layer = &manifest["layers"][0];
+    assert_eq!(layer["mediaType"], "application/vnd.in-toto+json");
+    assert_eq!(layer["annotations"]["in-toto.io/predicate-type"], statement["predicateType"]);
+    let names: Vec<_> =
+        statement["subject"].as_array().expect("subjects").iter().map(|it| &it["name"]).collect();
+    assert_eq!(names.len(), 2);
+    assert!(names[0].as_str().expect("a name").starts_with("pkg:docker/team/app@1?platform="));
+    assert_eq!(statement["subject"][0]["digest"]["sha256"], image.digest.hex());
+
+    // As before there were artifacts: an image of no platform.
+    export(&kiln, TEXT, &["--provenance", "-o", "type=oci,tar=false,dest=old,oci-artifact=false"]);
+    let (_, manifest, _) = attestation(&kiln.path("old"));
+    assert!(manifest.get("subject").is_none(), "{manifest}");
+    assert_eq!(manifest["config"]["mediaType"], "application/vnd.oci.image.config.v1+json");
+
+    // The store keeps it, and what leaves the store has it.
+    export(&kiln, TEXT, &[&args[..], &["-o", "type=image"]].concat());
+    assert!(kiln.run(&["system", "prune", "-f"]).status.success());
+    assert!(
+        kiln.run(&["save", "--format", "oci", "-o", "saved.tar", "team/app:1"]).status.success()
+    );
+    let saved = entries(&fs::read(kiln.path("saved.tar")).expect("a file"));
+    let n_blobs =
+        saved.keys().filter(|it| it.starts_with("blobs/sha256/") && it.len() > 20).count();
+    // Layer, config, manifest, statement, its empty config, its manifest, index.
+    assert_eq!(n_blobs, 7, "{saved:?}");
+    // Docker's table of contents names the image, not what is said of it.
+    assert!(kiln.run(&["load", "-i", "saved.tar"]).status.success());
+}
+
+#[test]
+fn e12_beside_files_it_is_a_file() {
+    let kiln = Kiln::new();
+    let read = |path: &str| -> Value {
+        serde_json::from_slice(&fs::read(kiln.path(path)).expect("a file")).expect("JSON")
+    };
+    export(&kiln, TEXT, &["--provenance=filename=p.json", "-o", "one"]);
+    let subject = &read("one/p.json")["subject"][0];
+    assert_eq!(subject["name"], "d/f");
+    assert_eq!(subject["digest"]["sha256"], image::Digest::of(b"x\n").hex());
+    let two = ["--provenance", "--platform", "linux/amd64,linux/arm64"];
+    export(&kiln, TEXT, &[&two[..], &["-o", "two"]].concat());
+    assert_eq!(read("two/linux_arm64/provenance.json")["subject"][0]["name"], "d/f");
+    export(&kiln, TEXT, &[&two[..], &["-o", "type=local,dest=flat,platform-split=false"]].concat());
+    read("flat/provenance.linux_amd64.json");
+    read("flat/provenance.linux_arm64.json");
+    let tar = entries(&export(&kiln, TEXT, &["--provenance=mode=min", "-o", "-"]));
+    assert!(tar.contains_key("provenance.json"));
+    let tar = entries(&export(&kiln, TEXT, &["--provenance=inline-only=true", "-o", "-"]));
+    assert!(!tar.contains_key("provenance.json"));
+    let own = "FROM scratch\nCOPY <<provenance.json /\n{}\nprovenance.json\n";
+    let said = kiln.fails(own, &["--provenance", "-o", "own"]);
+    assert!(said.contains("the image has a file `provenance.json`"), "{said}");
 }
 
 #[test]

@@ -12,6 +12,11 @@ fn f2_a_base_of_another_platform_is_used() {
     let built = kiln.build("FROM foreign\nCOPY <<f /f\nx\nf\n");
     assert!(built.log.contains("InvalidBaseImagePlatform"), "{}", built.log);
     assert_eq!(built.text("f"), "x");
+    // What is for another platform says so, unless one is asked for.
+    assert_eq!(built.config.architecture, "s390x");
+    let host = Platform::host().to_string();
+    let built = kiln.build_with("FROM foreign\nCOPY <<f /f\nx\nf\n", &["--platform", &host]);
+    assert_eq!(built.config.architecture, Platform::host().architecture);
 }
 
 #[test]

@@ -1,0 +1,5 @@
+from a
+RUN --network=none\
+#["
+\ \
+# c
