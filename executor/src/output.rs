@@ -537,6 +537,10 @@ impl BlobSource for Session {
         // A tar that is not kept is made again from the layer's files.
         self.store.open_tar(&DiffId(blob.digest)).map_err(failed)
     }
+
+    fn is_checked(&self, blob: &Descriptor) -> bool {
+        self.compressing.has_made(&blob.digest)
+    }
 }
 
 fn index_document(

@@ -86,7 +86,10 @@ pub fn write_archive<W: Write>(
                         what: format!("blob {}", descriptor.digest),
                         source,
                     })?;
-                tar.blob(&path, &descriptor, blob)?;
+                match source.is_checked(&descriptor) {
+                    true => tar.file(&path, descriptor.size, &mut { blob })?,
+                    false => tar.blob(&path, &descriptor, blob)?,
+                }
             }
         }
     }

@@ -25,6 +25,11 @@ pub trait BlobSource: Sync {
     ///
     /// Of the kind [`NotFound`](io::ErrorKind::NotFound) if there is no such blob, and others.
     fn open(&self, descriptor: &Descriptor) -> io::Result<Box<dyn Read + Send>>;
+
+    /// Whether a blob was hashed a moment ago, when this process wrote it, and needs no check.
+    fn is_checked(&self, _descriptor: &Descriptor) -> bool {
+        false
+    }
 }
 
 /// Where blobs are written to: the other half of that seam.
