@@ -8,7 +8,7 @@ use std::{
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -83,6 +83,11 @@ impl Store {
     pub fn has_blob(&self, digest: &Digest) -> Result<bool, StoreError> {
         self.hold(Held::Blob(*digest.as_bytes()))?;
         Ok(self.blob_path(digest).exists())
+    }
+
+    /// Whether this process has written the blob, and hashed it while it did: it needs no check.
+    pub fn has_written(&self, digest: &Digest) -> bool {
+        self.inner.written.lock().unwrap_or_else(PoisonError::into_inner).contains(digest)
     }
 
     /// Returns the size of the blob in bytes if it is there.
@@ -315,6 +320,7 @@ impl StagedBlob {
         if self.store.sync() {
             files::sync_parent(&path)?;
         }
+        self.store.inner.written.lock().unwrap_or_else(PoisonError::into_inner).insert(*digest);
         Ok(())
     }
 }

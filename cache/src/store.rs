@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use image::{compress::DecompressLimits, layer::Limits};
+use image::{Digest, compress::DecompressLimits, layer::Limits};
 
 use crate::{
     error::{IoContext, StoreError},
@@ -90,6 +90,8 @@ pub(crate) struct Inner {
     batches: Batches,
     is_writing_back: Arc<AtomicBool>,
     pub(crate) owners_are_checked: AtomicBool,
+    /// The blobs that this process has written, and hashed while it did.
+    pub(crate) written: Mutex<HashSet<Digest>>,
     had_leftovers: AtomicBool,
 }
 
@@ -146,6 +148,7 @@ impl Store {
             session_start: Mutex::new(()),
             is_writing_back: Arc::default(),
             owners_are_checked: AtomicBool::new(false),
+            written: Mutex::default(),
             had_leftovers: AtomicBool::new(false),
         };
         let store = Self { inner: Arc::new(inner) };

@@ -539,7 +539,7 @@ impl BlobSource for Session {
     }
 
     fn is_checked(&self, blob: &Descriptor) -> bool {
-        self.compressing.has_made(&blob.digest)
+        self.store.has_written(&blob.digest)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The blobs in which layers are shipped: found, or compressed now, beside the steps that come later where an output wants that.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     io::{self, Write},
     sync::{
         Arc, Mutex, PoisonError,
@@ -12,7 +12,7 @@ use std::{
 
 use cache::LayerRecord;
 use image::{
-    DiffId, Digest,
+    DiffId,
     compress::{Compression, Compressor},
     document::{Descriptor, media_type},
 };
@@ -24,19 +24,9 @@ use crate::{
 /// The progress is told after so many bytes.
 const TELL_AFTER: u64 = 4 << 20;
 
-/// The layers that are being compressed, so that each is only once, and the blobs that came of it.
+/// The layers that are being compressed, so that each is only once.
 #[derive(Default)]
-pub(crate) struct Compressing {
-    turns: Mutex<HashMap<DiffId, Arc<Mutex<()>>>>,
-    made: Mutex<HashSet<Digest>>,
-}
-
-impl Compressing {
-    /// Whether a blob was made here, and hashed while it was written: to hash it once more takes as long as to write it.
-    pub(crate) fn has_made(&self, blob: &Digest) -> bool {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).contains(blob)
-    }
-}
+pub(crate) struct Compressing(Mutex<HashMap<DiffId, Arc<Mutex<()>>>>);
 
 impl Session {
     /// The blob of a layer to be written, compressed now if there is none. `tell` gets the bytes done, of how many, and whether that is
@@ -66,7 +56,7 @@ impl Session {
             return Ok(descriptor(media_type::OCI_LAYER, digest, size));
         }
         let turn = {
-            let mut busy = self.compressing.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut busy = self.compressing.0.lock().unwrap_or_else(PoisonError::into_inner);
             busy.entry(*layer).or_default().clone()
         };
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,7 +79,6 @@ impl Session {
         let staged = counting.inner.finish().map_err(failed)?;
         tell(n_bytes, total, true).map_err(failed)?;
         let (digest, size) = staged.commit(None)?;
-        self.compressing.made.lock().unwrap_or_else(PoisonError::into_inner).insert(digest);
         let blob = descriptor(wanted.media_type(), digest, size);
         let proven = vec![digest];
         self.store.put_layer(&LayerRecord { blobs: vec![blob.clone()], proven, ..record })?;

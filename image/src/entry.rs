@@ -59,6 +59,16 @@ pub enum Kind {
     },
 }
 
+impl Kind {
+    /// The length of a regular file in bytes; 0 for everything else.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::File { size } => *size,
+            _ => 0,
+        }
+    }
+}
+
 /// A point in time: seconds since the Unix epoch, and nanoseconds after that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Time {

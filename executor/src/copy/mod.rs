@@ -314,10 +314,7 @@ fn write_entries<W: Write>(
     ahead.write(|files| {
         for (entry, content) in entries.each() {
             let path = lossy(&entry.path);
-            let size = match entry.kind {
-                Kind::File { size } => size,
-                _ => 0,
-            };
+            let size = entry.kind.size();
             let result = match content {
                 Content::Nothing => writer.append(entry, &mut std::io::empty()),
                 Content::Inline(bytes) => writer.append(entry, &mut bytes.as_slice()),

@@ -18,6 +18,10 @@ use crate::{error::ExecutorError, threads};
 /// A further thread is started when so many folders wait to be listed: fewer are done sooner than a thread is there.
 const WORTH_A_THREAD: usize = 16;
 
+/// To hash so many files, or so many bytes, takes longer than to start a thread.
+const MANY_TO_HASH: usize = 64;
+const MUCH_TO_HASH: u64 = 4 << 20;
+
 /// With so many files what they take is worth giving back while the build goes on.
 const MANY: usize = 2000;
 
@@ -263,8 +267,11 @@ impl Listing {
 pub(super) fn hash(folder: &Folder, root: &[u8], found: &mut [Found]) -> Result<(), ExecutorError> {
     let mut unknown: Vec<&mut Found> =
         found.iter_mut().filter(|it| it.node.is_unknown_file()).collect();
-    let n_threads = if unknown.len() < 64 { 1 } else { threads() };
-    let chunks = Mutex::new(unknown.chunks_mut(32));
+    let n_bytes: u64 = unknown.iter().map(|it| it.node.kind.size()).sum();
+    let is_much = unknown.len() >= MANY_TO_HASH || n_bytes >= MUCH_TO_HASH;
+    let n_threads = if is_much { threads() } else { 1 };
+    let n_each = (unknown.len() / (n_threads * 4)).clamp(1, MANY_TO_HASH / 2);
+    let chunks = Mutex::new(unknown.chunks_mut(n_each));
     let work = || -> Result<(), ExecutorError> {
         loop {
             let chunk = chunks.lock().unwrap_or_else(PoisonError::into_inner).next();
