@@ -287,6 +287,56 @@ fn privileged_images_leave_and_come_back() {
 }
 
 #[test]
+fn privileged_published_ports() {
+    let it = Fixture::new();
+    // Each connection is answered with what it says, and hung up on at its end.
+    let serves = "for p in 7000 7001; do nc -ll -p $p -e cat & done; sleep 0.2";
+    let options = ["--name", "web", "-p", "127.0.0.1::7000", "-p", "7001", "-p", "7002/tcp"];
+    let running = it.start(&options, serves);
+    let shown = it.run(&["ps", "--format", "{{.Ports}}"]).out;
+    let port = |container: u16| -> u16 {
+        let end = shown.find(&format!("->{container}/tcp")).expect("it is listed");
+        let (_, number) = shown[..end].rsplit_once(':').expect("an address");
+        number.parse().expect("a port")
+    };
+    assert!(shown.starts_with("127.0.0.1:") && shown.contains(", 0.0.0.0:"), "{shown}");
+    let much: Vec<u8> = (0..3_000_000_u32).map(|it| (it % 251) as u8).collect();
+    for (port, sent) in [(port(7000), &b"hello"[..]), (port(7001), &much), (port(7001), b"")] {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+        let mut into = stream.try_clone().expect("a handle");
+        let sent_too = sent.to_vec();
+        let writer = std::thread::spawn(move || {
+            std::io::Write::write_all(&mut into, &sent_too).expect("it takes all");
+            into.shutdown(std::net::Shutdown::Write).expect("open until now");
+        });
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("it answers");
+        writer.join().expect("all was sent");
+        assert!(answer == sent, "{} of {} bytes", answer.len(), sent.len());
+    }
+    // Nobody listens in the container: the connection is taken, and ends.
+    let mut nobody = std::net::TcpStream::connect(("127.0.0.1", port(7002))).expect("taken");
+    assert!(nobody.read_to_end(&mut Vec::new()).is_ok_and(|it| it == 0));
+
+    let taken = format!("{}:80", port(7001));
+    let ran = it.run(&["run", "--rm", "-p", &taken, "box"]);
+    assert_eq!((ran.out.as_str(), ran.status), ("", Some(125)), "{}", ran.err);
+    assert!(ran.err.contains("cannot publish at") && ran.err.contains("hint: "), "{}", ran.err);
+    let ran = it.run(&["run", "--rm", "-p", &taken, "--network", "host", "box", "true"]);
+    assert_eq!(ran.status, Some(0));
+    assert!(ran.err.contains("published ports are discarded"), "{}", ran.err);
+    for wrong in ["53:53/udp", "80:", "300000"] {
+        assert_eq!(it.run(&["run", "-p", wrong, "box"]).status, Some(125), "{wrong}");
+    }
+    running.signal(Signal::KILL);
+    drop(running);
+    let is_free = || std::net::TcpStream::connect(("127.0.0.1", port(7001))).is_err();
+    eventually("the end of the port", is_free);
+    it.run(&["system", "prune", "-f"]);
+    it.assert_clean();
+}
+
+#[test]
 fn privileged_isolated_networks() {
     let it = Fixture::new();
     let hidden = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");

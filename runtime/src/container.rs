@@ -74,6 +74,9 @@ pub struct State {
     /// Its labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Its ports that are reached from outside, as docker shows them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<String>,
     /// Remove it when it has ended.
     pub remove: bool,
     /// Who runs it, or ran it.
@@ -120,6 +123,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) image: &'a str,
     pub(crate) image_id: ImageId,
     pub(crate) labels: &'a BTreeMap<String, String>,
+    pub(crate) ports: Vec<String>,
     pub(crate) remove: bool,
 }
 
@@ -154,6 +158,7 @@ impl Container {
             command: Vec::new(),
             created: now(),
             labels: draft.labels.clone(),
+            ports: draft.ports.clone(),
             remove: draft.remove,
             runner: Runner::here(),
             status: None,
@@ -496,7 +501,7 @@ mod tests {
         remove: bool,
     ) -> Draft<'a> {
         let image_id = ImageId(image::Digest::of(b"image"));
-        Draft { name, image: "app", image_id, labels, remove }
+        Draft { name, image: "app", image_id, labels, ports: Vec::new(), remove }
     }
 
     fn store() -> (tempfile::TempDir, Store) {

@@ -2,7 +2,7 @@
 //!
 //! Messages follow the house form; what to do about it is in [`RuntimeError::hint`].
 
-use std::{io, path::PathBuf};
+use std::{io, net::SocketAddr, path::PathBuf};
 
 use cache::StoreError;
 use sandbox::SandboxError;
@@ -62,6 +62,14 @@ pub enum RuntimeError {
         /// The kernel's reason.
         source: io::Error,
     },
+    /// A port of the machine cannot be taken for the container.
+    #[error("cannot publish at `{address}`")]
+    Port {
+        /// The address and the port.
+        address: SocketAddr,
+        /// The kernel's reason.
+        source: io::Error,
+    },
     /// A file or folder of the container, or one that is mounted, cannot be used.
     #[error("cannot {action} `{}`", path.display())]
     Io {
@@ -93,6 +101,7 @@ impl RuntimeError {
             Self::NotATerminal => "not-a-terminal",
             Self::Terminal { .. } => "terminal",
             Self::Signals { .. } => "signals",
+            Self::Port { .. } => "port",
             Self::Io { .. } => "container-io",
             Self::Store(_) => "store",
             Self::Sandbox(error) => error.code(),
@@ -116,6 +125,16 @@ impl RuntimeError {
                 "end it where it was started: another container of this machine shares this store",
             ),
             Self::NotATerminal => Some("leave `-t` away where input comes from a pipe or a file"),
+            Self::Port { source, .. } => match source.kind() {
+                io::ErrorKind::AddrInUse => {
+                    Some("something listens there; choose another port, or leave it away for any")
+                }
+                io::ErrorKind::PermissionDenied => {
+                    Some("a port below 1024 is root's; choose a higher one")
+                }
+                io::ErrorKind::AddrNotAvailable => Some("the machine does not have that address"),
+                _ => None,
+            },
             Self::Sandbox(error) => error.hint(),
             Self::Store(error) => error.hint(),
             _ => None,

@@ -18,7 +18,7 @@
 //! 1. [`request`] — what is asked for.
 //! 2. `command` — image config and request make one command with its environment.
 //! 3. [`container`] — the folder: made, listed, removed.
-//! 4. `files`, `mounts` — what is mounted into it.
+//! 4. `files`, `mounts` — what is mounted into it; `ports` — what of it is reached from outside.
 //! 5. `attach` — streams, terminal, signals.
 //! 6. [`mod@run`] — all of it together.
 //!
@@ -36,6 +36,7 @@ pub mod container;
 pub mod error;
 mod files;
 mod mounts;
+mod ports;
 pub mod request;
 pub mod run;
 
@@ -44,6 +45,6 @@ pub use container::{
     remove_ended, send, sizes,
 };
 pub use error::RuntimeError;
-pub use request::{Bind, RunRequest, Tmpfs};
+pub use request::{Bind, Port, RunRequest, Tmpfs};
 pub use run::{Image, run};
 pub use sandbox::Exit;

@@ -1,6 +1,6 @@
 //! What is asked for: plain data, as `docker run` takes it.
 
-use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
+use std::{collections::BTreeMap, ffi::OsString, net::IpAddr, path::PathBuf};
 
 use sandbox::{Capabilities, CgroupLimits, Network, Seccomp};
 
@@ -37,6 +37,8 @@ pub struct RunRequest {
     pub read_only: bool,
     /// What network it sees.
     pub network: Network,
+    /// What of it is reached from outside; it takes an isolated network.
+    pub ports: Vec<Port>,
     /// Lines for `/etc/hosts`: name and address; the address `host-gateway` is this machine.
     pub add_hosts: Vec<(String, String)>,
     /// Size of `/dev/shm` in bytes.
@@ -77,6 +79,7 @@ impl Default for RunRequest {
             tmpfs: Vec::new(),
             read_only: false,
             network: Network::Host,
+            ports: Vec::new(),
             add_hosts: Vec::new(),
             shm_size: None,
             ulimits: Vec::new(),
@@ -89,6 +92,17 @@ impl Default for RunRequest {
             labels: BTreeMap::new(),
         }
     }
+}
+
+/// A TCP port of the container that is reached from outside (`-p`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port {
+    /// The address of the machine; all if there is none.
+    pub address: Option<IpAddr>,
+    /// The port of the machine; any that is free if it is 0.
+    pub host: u16,
+    /// The port in the container.
+    pub container: u16,
 }
 
 /// A path of the host that is shown in the container.

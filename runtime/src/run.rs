@@ -15,7 +15,7 @@ use crate::{
     command,
     container::{self, Container, Draft},
     error::RuntimeError,
-    files, mounts,
+    files, mounts, ports,
     request::RunRequest,
 };
 
@@ -54,6 +54,7 @@ pub fn run(
     sandbox::require_mounts()?;
     command::merge(&image.config.config, request, "")?;
     let attachment = Attachment::new(request)?;
+    let ports = ports::take(&request.ports)?;
     container::reap(store)?;
 
     // While this lives, nobody collects the layers that the container stands on.
@@ -65,6 +66,7 @@ pub fn run(
         image: image.name,
         image_id: image.id,
         labels: &request.labels,
+        ports: ports.iter().filter_map(|it| it.shown().ok()).collect(),
         remove: request.remove,
     };
     let mut container = Container::create(store, &draft)?;
@@ -99,6 +101,9 @@ pub fn run(
     let shown = command.args.iter().map(|it| it.to_string_lossy().into_owned()).collect();
     container.started(shown)?;
     let child = sandbox::spawn(&spec)?;
+    for it in ports {
+        child.publish(it.listener, it.container)?;
+    }
     for text in child.notes() {
         note(&text);
     }

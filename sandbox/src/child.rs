@@ -2,6 +2,7 @@
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
+use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -16,7 +17,7 @@ use crate::chroot::{Placed, ProcServer};
 use crate::error::SandboxError;
 use crate::init;
 use crate::inside;
-use crate::net::Lease;
+use crate::net::{self, Lease};
 use crate::notify::{LinkOwners, Supervisor};
 use crate::stubs::InPlace;
 use crate::sys;
@@ -214,6 +215,20 @@ impl Child {
     /// [`keeps_owners`](crate::keeps_owners).
     pub fn take_link_owners(&self) -> LinkOwners {
         std::mem::take(&mut lock(&self.state).clean_up.link_owners)
+    }
+
+    /// Passes the connections that `listener` gets on to a port of the sandbox, as long as this process lives.
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError::Setup`] if it has no network of its own, or that cannot be entered.
+    pub fn publish(&self, listener: TcpListener, port: u16) -> Result<(), SandboxError> {
+        let failed = |source| SandboxError::Setup { action: "publish a port", source };
+        let network = lock(&self.state).clean_up.network.as_ref().map_or(Ok(None), Lease::handle);
+        let Some(network) = network.map_err(failed)? else {
+            return Err(failed(Errno::NETUNREACH.into()));
+        };
+        net::publish(network, listener, port).map_err(failed)
     }
 
     /// Sends a signal to the command. One that has ended is no error.

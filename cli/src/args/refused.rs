@@ -155,7 +155,7 @@ impl Table for Build {
 }
 
 const BACKGROUND: &str = "containers run in the foreground so far; use your shell's `&`";
-const PORTS: &str = "containers share the host's network so far, so the port is there already; leave the option away";
+const ADDRESSES: &str = "containers have no network with names and addresses of their own so far; publish ports with `-p`";
 const STREAMS: &str = "output and signals are passed on in any case, and input with `-i`";
 const DEVICES: &str =
     "devices are docker's default set so far; `--privileged` gives all of the machine's";
@@ -171,8 +171,6 @@ pub struct Run;
 impl Table for Run {
     const OPTIONS: &'static [RefusedOption] = &[
         RefusedOption { name: "detach", short: Some('d'), takes_value: false, hint: BACKGROUND },
-        RefusedOption { name: "publish", short: Some('p'), takes_value: true, hint: PORTS },
-        RefusedOption { name: "publish-all", short: Some('P'), takes_value: false, hint: PORTS },
         RefusedOption { name: "attach", short: Some('a'), takes_value: true, hint: STREAMS },
         value("cidfile", "name the container with `--name`"),
         value("log-driver", "output goes to the standard output and error of kiln; redirect those"),
@@ -190,10 +188,10 @@ impl Table for Run {
         value("dns", RESOLVER),
         value("dns-option", RESOLVER),
         value("dns-search", RESOLVER),
-        value("ip", PORTS),
-        value("link", PORTS),
-        value("mac-address", PORTS),
-        value("network-alias", PORTS),
+        value("ip", ADDRESSES),
+        value("link", ADDRESSES),
+        value("mac-address", ADDRESSES),
+        value("network-alias", ADDRESSES),
         value("group-add", "use `--user NAME:GROUP`, or put the user into the groups of the image"),
         value("health-cmd", HEALTH),
         value("stop-signal", "a signal that kiln gets is passed on; send the one you want"),
@@ -226,8 +224,8 @@ impl Table for Run {
         value("memory-swappiness", LIMITS),
         flag("oom-kill-disable", LIMITS),
         value("oom-score-adj", LIMITS),
-        value("ip6", PORTS),
-        value("link-local-ip", PORTS),
+        value("ip6", ADDRESSES),
+        value("link-local-ip", ADDRESSES),
         flag("disable-content-trust", UNSIGNED),
         value("health-interval", HEALTH),
         value("health-retries", HEALTH),

@@ -6,12 +6,13 @@ use clap::{ArgAction, Args, ValueEnum};
 
 use super::{limits::LimitArgs, refused};
 use crate::values::{
-    AddHost, BindMount, Mount, Pair, SecurityOption, TmpfsMount, Ulimit,
+    AddHost, BindMount, Mount, Pair, Publish, SecurityOption, TmpfsMount, Ulimit,
     host::add_host,
     isolation::isolation,
     limit::ulimit,
     mount::{mount, tmpfs, volume},
     pair::pair,
+    publish::publish,
     security::security_option,
     size::size,
 };
@@ -121,10 +122,16 @@ pub struct RunArgs {
     /// Say nothing of the pull.
     #[arg(short, long, hide = true)]
     pub quiet: bool,
+    /// Let a TCP port of the container be reached from outside; the container then has an isolated network
+    #[arg(short, long, value_name = "[PORT:]PORT", value_parser = publish)]
+    pub publish: Vec<Publish>,
+    /// Publish all ports that the image exposes, each at a free port of the machine
+    #[arg(short = 'P', long)]
+    pub publish_all: bool,
     /// There are no health checks.
     #[arg(long, hide = true)]
     pub no_healthcheck: bool,
-    /// Ports are open in any case.
+    /// Ports for `-P` besides those of the image.
     #[arg(long, hide = true, value_name = "PORT")]
     pub expose: Vec<String>,
     /// Print help

@@ -57,12 +57,13 @@ pub fn list(args: &PsArgs, globals: &Globals) -> Result<Exit> {
 }
 
 /// The columns of the table: the field, and its title.
-const COLUMNS: [(&str, &str); 6] = [
+const COLUMNS: [(&str, &str); 7] = [
     ("ID", "CONTAINER ID"),
     ("Image", "IMAGE"),
     ("Command", "COMMAND"),
     ("RunningFor", "CREATED"),
     ("Status", "STATUS"),
+    ("Ports", "PORTS"),
     ("Names", "NAMES"),
 ];
 
@@ -87,6 +88,7 @@ fn row(state: &State, is_running: bool, is_whole: bool) -> Value {
         "State": if is_running { "running" } else { "exited" },
         "Status": status,
         "Labels": labels.join(","),
+        "Ports": if is_running { state.ports.join(", ") } else { String::new() },
         "Names": state.name.clone().unwrap_or_default(),
     })
 }

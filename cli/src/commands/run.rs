@@ -5,7 +5,8 @@ use std::{ffi::OsString, fs, path::Path};
 use anyhow::{Context, anyhow};
 use cache::{NamedImage, PlatformImage};
 use executor::Session;
-use runtime::{Bind, Image, RunRequest, RuntimeError, Tmpfs};
+use image::document::ImageConfig;
+use runtime::{Bind, Image, Port, RunRequest, RuntimeError, Tmpfs};
 use sandbox::{Capabilities, Network, Seccomp};
 
 use super::{
@@ -18,7 +19,7 @@ use crate::{
     exit::Exit,
     failure::{Failure, OrFail, Result},
     print,
-    values::{BindMount, Mount, Pair, SecurityOption, TmpfsMount, pair},
+    values::{BindMount, Mount, Pair, SecurityOption, TmpfsMount, pair, publish::exposed},
 };
 
 /// The status where kiln failed, and not the process; docker's.
@@ -47,6 +48,10 @@ fn start(args: RunArgs, globals: &Globals) -> Result<Exit> {
     let store = session.store.clone();
     // Nothing of the pull is to be left in memory while the container runs.
     drop(session);
+    if args.publish_all {
+        publish_exposed(&mut request, &args, &config);
+    }
+    settle_network(&mut request, args.network.is_some());
     request.command = args.command;
     let image =
         Image { name: &args.image, id: image.config, layers: &image.layers, config: &config };
@@ -134,6 +139,7 @@ fn request(args: &RunArgs) -> Result<RunRequest> {
         limits: args.limits.limits()?,
         capabilities: Capabilities::parse(&args.cap_add, &args.cap_drop).or_input()?,
         privileged: args.privileged,
+        ports: args.publish.iter().flat_map(|it| it.0.iter().copied()).collect(),
         init: args.init,
         labels: args
             .labels
@@ -175,6 +181,37 @@ fn add_bind(request: &mut RunRequest, bind: &BindMount) {
 fn add_tmpfs(request: &mut RunRequest, tmpfs: &TmpfsMount) {
     let TmpfsMount { target, size, mode } = tmpfs.clone();
     request.tmpfs.push(Tmpfs { target, size, mode });
+}
+
+/// Adds the ports that the image exposes, and those of `--expose`, unless they are published already.
+fn publish_exposed(request: &mut RunRequest, args: &RunArgs, config: &ImageConfig) {
+    for text in config.config.exposed_ports.keys().chain(&args.expose) {
+        match exposed(text) {
+            Ok(ports) => {
+                for container in ports {
+                    if !request.ports.iter().any(|it| it.container == container) {
+                        request.ports.push(Port { address: None, host: 0, container });
+                    }
+                }
+            }
+            Err(message) => print::err(&format!("warning: not published: {message}\n")),
+        }
+    }
+}
+
+/// Ports are those of an isolated network; in another there is nothing to publish.
+fn settle_network(request: &mut RunRequest, is_chosen: bool) {
+    match (request.ports.is_empty(), request.network) {
+        (true, _) | (false, Network::Isolated) => {}
+        (false, _) if !is_chosen => request.network = Network::Isolated,
+        (false, network) => {
+            let mode = if network == Network::Host { "host" } else { "none" };
+            print::err(&format!(
+                "warning: published ports are discarded with `--network {mode}`\n"
+            ));
+            request.ports.clear();
+        }
+    }
 }
 
 fn network(mode: Option<&str>) -> Result<Network> {

@@ -5,7 +5,7 @@
 //!
 //! 1. [`csv`] — `key=value,key=value`, as `--output`, `--secret` and `--ssh` take it.
 //! 2. [`output`], [`secret`], [`ssh`], [`call`], [`attest`] — the options of `kiln build` made of such fields.
-//! 3. [`pair`], [`size`], [`duration`], [`limit`], [`layer_limit`], [`host`], [`annotation`], [`volume`], [`isolation`] — the rest.
+//! 3. [`pair`], [`size`], [`duration`], [`limit`], [`layer_limit`], [`host`], [`annotation`], [`mod@publish`], [`volume`], [`isolation`] — the rest.
 
 pub mod annotation;
 pub mod attest;
@@ -19,6 +19,7 @@ pub mod limit;
 pub mod mount;
 pub mod output;
 pub mod pair;
+pub mod publish;
 pub mod secret;
 pub mod security;
 pub mod size;
@@ -33,6 +34,7 @@ pub use limit::Ulimit;
 pub use mount::{BindMount, Mount, TmpfsMount};
 pub use output::{Compression, Dest, Output, OutputKind};
 pub use pair::Pair;
+pub use publish::Publish;
 pub use secret::{Secret, SecretSource};
 pub use security::SecurityOption;
 pub use ssh::Ssh;

@@ -1,7 +1,7 @@
 //! Isolated networks: a way out, and nothing of the machine's loopback interface, its abstract sockets, or other sandboxes.
 //!
 //! Read in this order: [`netlink`] (how the kernel is asked), [`subnet`] and [`link`] (addresses and interfaces), [`nat`] (the
-//! way out as root), [`helper`] (the way out for others), [`resolver`].
+//! way out as root), [`helper`] (the way out for others), [`mod@publish`] (the way in), [`resolver`].
 //!
 //! A network namespace outlives the sandbox it was made for and serves the next, one at a time, because making one takes
 //! longer than all else. It has no name: handles of this process keep it, and when those are gone the kernel removes it
@@ -11,6 +11,7 @@ mod helper;
 mod link;
 mod nat;
 mod netlink;
+mod publish;
 mod resolver;
 mod subnet;
 
@@ -25,6 +26,7 @@ use rustix::io::Errno;
 use self::helper::{Helper, Program};
 use self::nat::Nat;
 use self::netlink::Socket;
+pub(crate) use self::publish::publish;
 use self::subnet::Subnet;
 use crate::spec::Network;
 use crate::sys::{self, namespace};
