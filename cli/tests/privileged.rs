@@ -25,7 +25,7 @@ fn privileged_statuses_are_those_of_the_process() {
         (&["-w", "relative", "box"], 125, ""),
         (&["--entrypoint", "", "box"], 125, ""),
         (&["--network", "frob", "box"], 125, ""),
-        (&["-d", "box"], 125, ""),
+        (&["--restart", "always", "box"], 125, ""),
         (&["--pull", "never", "nosuch"], 125, ""),
         (&["--entrypoint", "echo", "box", "a", "b"], 0, "a b\n"),
     ] {
@@ -284,6 +284,49 @@ fn privileged_images_leave_and_come_back() {
     assert_eq!((oci.err.as_str(), oci.status), ("", Some(0)));
     let loaded = it.run(&["load", "-i", "two.tar"]).out;
     assert_eq!(loaded, "Loaded image: box:latest\nLoaded image: other:1\n");
+}
+
+#[test]
+fn privileged_in_the_background() {
+    let it = Fixture::new();
+    let script =
+        "echo begun; echo warned >&2; trap 'echo ended; exit 3' TERM; while :; do sleep 0.02; done";
+    let run = ["run", "-d", "--name", "back", "box", "sh", "-c", script];
+    let ran = it.run(&run);
+    assert_eq!((ran.status, ran.err.as_str()), (Some(0), ""));
+    let id = ran.out.trim_end();
+    assert!(id.len() == 64 && id.bytes().all(|it| it.is_ascii_hexdigit()), "{id}");
+    assert_eq!(it.run(&["ps", "-q", "--no-trunc"]).out, ran.out);
+    eventually("the output", || it.run(&["logs", "back"]).out == "begun\nwarned\n");
+    assert_eq!(it.run(&["logs", "-n", "1", &id[..12]]).out, "warned\n");
+    // The end of a container ends what follows it.
+    let mut follows =
+        it.kiln(&["logs", "-f", "back"]).stdout(Stdio::piped()).spawn().expect("runs");
+    assert_eq!(it.run(&["stop", "back"]).out, "back\n");
+    let mut all = String::new();
+    follows.stdout.take().expect("piped").read_to_string(&mut all).expect("text");
+    assert!(follows.wait().expect("it ends").success());
+    assert_eq!(all, "begun\nwarned\nended\n");
+    let shown = it.run(&["ps", "-a", "--format", "{{.Status}}"]).out;
+    assert!(shown.starts_with("Exited (3)"), "{shown}");
+    assert_eq!(it.run(&["rm", "back"]).status, Some(0));
+
+    // What does not begin is said to who waits, with docker's status.
+    for (args, status) in [
+        (&["-d", "box", "nosuch"][..], 127),
+        (&["-d", "-u", "nobody", "box"], 125),
+        (&["-d", "--pull", "never", "nosuch"], 125),
+    ] {
+        let ran = it.run(&[&["run"], args].concat());
+        assert_eq!((ran.out.as_str(), ran.status), ("", Some(status)), "{args:?}");
+        assert!(ran.err.starts_with("error: "), "{args:?}: {}", ran.err);
+    }
+    // With --rm nothing is left when it has ended.
+    let ran = it.run(&["run", "-d", "-t", "--rm", "box", "sleep", "0.1"]);
+    assert_eq!((ran.out.len(), ran.status), (65, Some(0)), "{}", ran.err);
+    eventually("its end", || it.run(&["ps", "-aq"]).out.is_empty());
+    assert_eq!(it.run(&["logs", "back"]).status, Some(1));
+    it.assert_clean();
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! the user's terminal through its output, and may open `/dev/stdout` whoever it runs as.
 
 use std::{
+    fs::File,
     io::IsTerminal,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
@@ -48,11 +49,12 @@ pub(crate) struct Attachment {
 
 impl Attachment {
     pub(crate) fn new(request: &RunRequest) -> Result<Self, RuntimeError> {
-        if request.tty && request.interactive && !std::io::stdin().is_terminal() {
+        let has_input = request.interactive && !request.detached;
+        if request.tty && has_input && !std::io::stdin().is_terminal() {
             return Err(RuntimeError::NotATerminal);
         }
         let signals = Signals::new(FORWARDED).map_err(|source| RuntimeError::Signals { source })?;
-        Ok(Self { signals, has_input: request.interactive, has_terminal: request.tty })
+        Ok(Self { signals, has_input, has_terminal: request.tty })
     }
 
     /// What the sandbox has to provide.
@@ -67,8 +69,8 @@ impl Attachment {
         }
     }
 
-    /// Moves bytes and signals until the command has ended and its output is written.
-    pub(crate) fn run(mut self, child: &Child) -> Result<Exit, RuntimeError> {
+    /// Moves bytes and signals until the command has ended and its output is written, to `log` if there is one.
+    pub(crate) fn run(mut self, child: &Child, log: Option<&File>) -> Result<Exit, RuntimeError> {
         // Given back when this function is left, and not before all output is written.
         let _raw = match self.has_terminal && self.has_input {
             true => Some(RawTerminal::enter()?),
@@ -77,6 +79,10 @@ impl Attachment {
         let terminal = child.take_terminal();
         let (input, output, errors) =
             (child.take_stdin(), child.take_stdout(), child.take_stderr());
+        let (our_output, our_errors) = match log {
+            Some(log) => (log.as_fd(), log.as_fd()),
+            None => (stdio::stdout(), stdio::stderr()),
+        };
         let signals_end = self.signals.handle();
         let exit = std::thread::scope(|scope| {
             let (terminal, signals) = (terminal.as_ref(), &mut self.signals);
@@ -84,7 +90,7 @@ impl Attachment {
             match terminal {
                 Some(terminal) => {
                     scope.spawn(move || {
-                        if pass_on(terminal.as_fd(), stdio::stdout()).is_err() {
+                        if pass_on(terminal.as_fd(), our_output).is_err() {
                             hang_up(child);
                         }
                     });
@@ -96,7 +102,7 @@ impl Attachment {
                     if let Some(input) = input {
                         scope.spawn(move || pass_input(input.as_fd(), child));
                     }
-                    for (from, to) in [(output, stdio::stdout()), (errors, stdio::stderr())] {
+                    for (from, to) in [(output, our_output), (errors, our_errors)] {
                         // When our side cannot be written to, the pipe is closed: the command hears of it as if it wrote itself.
                         scope.spawn(move || from.map(|from: OwnedFd| pass_on(from.as_fd(), to)));
                     }

@@ -25,6 +25,8 @@ use crate::error::RuntimeError;
 
 /// The end of the name of a folder that is on its way out.
 const REMOVED: &str = ".removed";
+/// What a container in the background writes.
+const LOG: &str = "log";
 
 /// Names a container: 64 hexadecimal digits, chosen at random.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -190,6 +192,13 @@ impl Container {
         Ok(path)
     }
 
+    /// Makes the file of its output, for one that has no streams of ours.
+    pub(crate) fn make_log(&self) -> Result<File, RuntimeError> {
+        let path = self.folder.join(LOG);
+        let options = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path);
+        options.map_err(RuntimeError::io("create", &path))
+    }
+
     /// Remembers what runs in it.
     pub(crate) fn started(&mut self, command: Vec<String>) -> Result<(), RuntimeError> {
         self.state.command = command;
@@ -324,6 +333,20 @@ fn sweep(
 /// As for [`containers`].
 pub fn remove(store: &Store, id: &ContainerId) -> Result<Removed, RuntimeError> {
     sweep(store, |it| it.is_some_and(|it| it.id == *id))
+}
+
+/// Opens what a container has written, if that was kept.
+///
+/// # Errors
+///
+/// [`RuntimeError::Io`] if it cannot be read.
+pub fn log(store: &Store, id: &ContainerId) -> Result<Option<File>, RuntimeError> {
+    let path = folder_of_all(store).join(id.to_string()).join(LOG);
+    match File::open(&path) {
+        Ok(log) => Ok(Some(log)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(RuntimeError::io("open", &path)(error)),
+    }
 }
 
 /// Says whether a container runs.

@@ -1,4 +1,4 @@
-//! Containers from images, in the foreground.
+//! Containers from images.
 //!
 //! [`run`] turns an image and a [`RunRequest`] into a process in a sandbox, connects it with the streams, terminal and signals
 //! of this process, and returns how it ended. Everything a container has of its own lies in one folder:
@@ -9,6 +9,7 @@
 //!   lock                     locked while it runs
 //!   upper/, work/            what it changed of its image, and a folder for overlayfs
 //!   hosts, hostname, resolv.conf
+//!   log                      what it wrote, if it runs in the background
 //!   volumes/N/               a volume of the image: upper/ and work/, or data/
 //! containers/ID.removed/     on its way out
 //! ```
@@ -41,7 +42,7 @@ pub mod request;
 pub mod run;
 
 pub use container::{
-    Container, ContainerId, Removed, Runner, State, containers, is_running, reap, remove,
+    Container, ContainerId, Removed, Runner, State, containers, is_running, log, reap, remove,
     remove_ended, send, sizes,
 };
 pub use error::RuntimeError;

@@ -11,6 +11,8 @@ pub struct RunRequest {
     pub name: Option<String>,
     /// Remove it when it has ended (`--rm`).
     pub remove: bool,
+    /// Write its output to the container's log instead of our own, and give it no input (`-d`).
+    pub detached: bool,
     /// Give it our standard input (`-i`); without it reads nothing.
     pub interactive: bool,
     /// Give it a terminal (`-t`).
@@ -66,6 +68,7 @@ impl Default for RunRequest {
         Self {
             name: None,
             remove: false,
+            detached: false,
             interactive: false,
             tty: false,
             command: Vec::new(),

@@ -13,7 +13,7 @@ use sandbox::{Exit, Root, Spec};
 use crate::{
     attach::Attachment,
     command,
-    container::{self, Container, Draft},
+    container::{self, Container, Draft, State},
     error::RuntimeError,
     files, mounts, ports,
     request::RunRequest,
@@ -34,7 +34,7 @@ pub struct Image<'a> {
 
 /// Runs a container to its end, with the streams, the terminal and the signals of this process.
 ///
-/// `note` hears one sentence of each thing that was asked for and cannot be had, before the command starts.
+/// `note` hears one sentence of each thing that was asked for and cannot be had, and `started` that the command runs.
 ///
 /// # Errors
 ///
@@ -49,6 +49,7 @@ pub fn run(
     image: Image<'_>,
     request: &RunRequest,
     note: &mut dyn FnMut(&str),
+    started: &mut dyn FnMut(&State),
 ) -> Result<Exit, RuntimeError> {
     // What is certain to fail does so before anything is unpacked.
     sandbox::require_mounts()?;
@@ -98,6 +99,7 @@ pub fn run(
     spec.privileged = request.privileged;
     spec.stdio = attachment.stdio();
 
+    let log = if request.detached { Some(container.make_log()?) } else { None };
     let shown = command.args.iter().map(|it| it.to_string_lossy().into_owned()).collect();
     container.started(shown)?;
     let child = sandbox::spawn(&spec)?;
@@ -107,7 +109,8 @@ pub fn run(
     for text in child.notes() {
         note(&text);
     }
-    let exit = attachment.run(&child)?;
+    started(container.state());
+    let exit = attachment.run(&child, log.as_ref())?;
     drop(child);
     sandbox::release();
     container.ended(exit.shell_status())?;

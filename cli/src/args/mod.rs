@@ -94,7 +94,7 @@ pub enum Command {
     Login(registry::LoginArgs),
     /// Log out of a registry
     Logout(registry::LogoutArgs),
-    /// Show the logs of the steps of a build again
+    /// Show the logs of the steps of a build again, or what a container in the background writes
     Logs(system::LogsArgs),
     /// Show and clean the store
     #[command(subcommand)]

@@ -154,7 +154,8 @@ impl Table for Build {
     ];
 }
 
-const BACKGROUND: &str = "containers run in the foreground so far; use your shell's `&`";
+const RESTART: &str =
+    "nobody is there to start a container again; use a service manager, or a loop of your shell";
 const ADDRESSES: &str = "containers have no network with names and addresses of their own so far; publish ports with `-p`";
 const STREAMS: &str = "output and signals are passed on in any case, and input with `-i`";
 const DEVICES: &str =
@@ -170,12 +171,11 @@ pub struct Run;
 
 impl Table for Run {
     const OPTIONS: &'static [RefusedOption] = &[
-        RefusedOption { name: "detach", short: Some('d'), takes_value: false, hint: BACKGROUND },
         RefusedOption { name: "attach", short: Some('a'), takes_value: true, hint: STREAMS },
         value("cidfile", "name the container with `--name`"),
         value("log-driver", "output goes to the standard output and error of kiln; redirect those"),
         value("log-opt", "output goes to the standard output and error of kiln; redirect those"),
-        value("restart", BACKGROUND),
+        value("restart", RESTART),
         value("sig-proxy", STREAMS),
         value("detach-keys", STREAMS),
         value("device", DEVICES),

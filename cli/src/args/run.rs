@@ -1,4 +1,4 @@
-//! `kiln run`: a container in the foreground.
+//! `kiln run`: a container, in the foreground or the background.
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -29,6 +29,9 @@ pub struct RunArgs {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 
+    /// Run it in the background, and print its id
+    #[arg(short, long)]
+    pub detach: bool,
     /// Keep standard input open
     #[arg(short, long)]
     pub interactive: bool,

@@ -116,8 +116,15 @@ pub struct ResetArgs {
 /// The arguments of `kiln logs`.
 #[derive(Debug, Args)]
 pub struct LogsArgs {
-    /// The build, as the list of them names it [default: the last one]
-    pub build: Option<String>,
+    /// The build, as the list of them names it [default: the last one]; or a container in the background
+    #[arg(value_name = "BUILD|CONTAINER")]
+    pub of: Option<String>,
+    /// Go on with what a container writes, until it ends
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only so many lines of a container, the last ones
+    #[arg(short = 'n', long, value_name = "LINES")]
+    pub tail: Option<String>,
     /// List the builds whose logs are kept
     #[arg(short, long)]
     pub list: bool,

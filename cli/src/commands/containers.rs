@@ -173,7 +173,8 @@ impl Filter {
 }
 
 /// Finds a container by name, id, or start of an id.
-fn find(store: &Store, text: &str) -> Result<(State, bool)> {
+/// Finds a container by its name, or by the beginning of its id.
+pub(crate) fn find(store: &Store, text: &str) -> Result<(State, bool)> {
     let all = runtime::containers(store).or_failed()?;
     if let Some(found) = all.iter().find(|it| it.0.name.as_deref() == Some(text)) {
         return Ok(found.clone());

@@ -1,12 +1,19 @@
 //! `kiln run`.
 
-use std::{ffi::OsString, fs, path::Path};
+use std::{
+    ffi::OsString,
+    fs,
+    io::Read,
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, anyhow};
 use cache::{NamedImage, PlatformImage};
 use executor::Session;
 use image::document::ImageConfig;
-use runtime::{Bind, Image, Port, RunRequest, RuntimeError, Tmpfs};
+use runtime::{Bind, Image, Port, RunRequest, RuntimeError, State, Tmpfs};
 use sandbox::{Capabilities, Network, Seccomp};
 
 use super::{
@@ -25,19 +32,61 @@ use crate::{
 /// The status where kiln failed, and not the process; docker's.
 pub const OUR_FAULT: u8 = 125;
 
-/// Runs a container to its end.
+/// Tells a kiln that it is the one in the background.
+const DETACHED: &str = "KILN_DETACHED";
+
+/// Runs a container to its end, or until it runs in the background.
 ///
 /// # Errors
 ///
 /// Fails where the image cannot be had, an option is wrong, or the process cannot be started. The status is then 125 to 127.
 pub fn run(args: RunArgs, globals: &Globals) -> Result<Exit> {
-    start(args, globals).map_err(|failure| match failure.exit {
+    let ran = match args.detach && std::env::var_os(DETACHED).is_none() {
+        true => detach(),
+        false => start(args, globals),
+    };
+    ran.map_err(|failure| match failure.exit {
         Exit::Process(_) => failure,
         _ => failure.exit(Exit::Process(OUR_FAULT)),
     })
 }
 
+/// Starts a kiln for the background, with the command line of this one, and waits until its container runs or has failed to. It
+/// says the container's id, and what went wrong says it on our standard error.
+fn detach() -> Result<Exit> {
+    let mut args = std::env::args_os();
+    let mut kiln = Command::new("/proc/self/exe");
+    kiln.arg0(args.next().unwrap_or_default()).args(args).env(DETACHED, "yes");
+    let child = kiln.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut child = child.context("cannot start kiln for the background").or_failed()?;
+    let mut id = String::new();
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_string(&mut id).context("cannot hear of the container").or_failed()?;
+    }
+    if id.is_empty() {
+        let status = child.wait().context("cannot wait for kiln").or_failed()?;
+        let code = status.code().and_then(|it| u8::try_from(it).ok());
+        return Ok(Exit::Process(code.unwrap_or(OUR_FAULT)));
+    }
+    print::out(&id)?;
+    Ok(Exit::Process(0))
+}
+
+/// Says the id of the container that runs now, and lets go of the streams: the kiln that waits for us goes on.
+fn say_started(state: &State) -> std::io::Result<()> {
+    let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    // Whoever does not listen any more has no need to hear of it.
+    let _ = print::out(&format!("{}\n", state.id));
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    Ok(())
+}
+
 fn start(args: RunArgs, globals: &Globals) -> Result<Exit> {
+    if args.detach {
+        // The terminal's signals are for who waits at it. That fails only for one that leads a session already.
+        let _ = rustix::process::setsid();
+    }
     let mut request = request(&args)?;
     let listener = if args.quiet { display::quiet() } else { display::layers(display::PULL) };
     let session = session(globals, listener)?;
@@ -56,7 +105,14 @@ fn start(args: RunArgs, globals: &Globals) -> Result<Exit> {
     let image =
         Image { name: &args.image, id: image.config, layers: &image.layers, config: &config };
     let mut note = |text: &str| print::err(&format!("warning: {text}\n"));
-    let exit = runtime::run(&store, image, &request, &mut note).map_err(of_runtime)?;
+    let mut started = |state: &State| {
+        if args.detach {
+            // Without /dev/null it keeps the streams, and who started it waits.
+            let _ = say_started(state);
+        }
+    };
+    let exit =
+        runtime::run(&store, image, &request, &mut note, &mut started).map_err(of_runtime)?;
     drop(lease);
     if exit.oom {
         print::err(
@@ -124,6 +180,7 @@ fn request(args: &RunArgs) -> Result<RunRequest> {
     let mut request = RunRequest {
         name: args.name.clone(),
         remove: args.rm,
+        detached: args.detach,
         interactive: args.interactive,
         tty: args.tty,
         entrypoint: args.entrypoint.clone().map(OsString::from),
