@@ -123,12 +123,16 @@ impl Store {
     ///
     /// [`StoreError::Io`] if they cannot be listed or removed.
     pub fn keep_logs(&self, n: usize) -> Result<(), StoreError> {
-        // Most often there are not so many, and no folder needs to be looked into.
-        if files::names(&self.path("logs"))?.len() <= n {
+        let root = self.path("logs");
+        let names = files::names(&root)?;
+        if names.len() <= n {
             return Ok(());
         }
-        for old in self.build_logs()?.iter().skip(n) {
-            files::remove_tree(&self.path("logs").join(&old.build))?;
+        let age = |name: &String| fs::metadata(root.join(name)).and_then(|it| it.modified()).ok();
+        let mut builds: Vec<_> = names.into_iter().map(|it| (age(&it), it)).collect();
+        builds.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, old) in builds.iter().skip(n) {
+            files::remove_tree(&root.join(old))?;
         }
         Ok(())
     }

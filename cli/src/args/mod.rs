@@ -24,7 +24,7 @@ pub mod tail;
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{
-    ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand,
+    ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
@@ -34,6 +34,17 @@ use crate::values::{LayerLimit, boolean, layer_limit::layer_limit};
 #[derive(Debug, Parser)]
 #[command(name = "kiln", version, max_term_width = 110, disable_version_flag = true)]
 pub struct Cli {
+    /// What goes with every command.
+    #[command(flatten)]
+    pub globals: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The options of every command.
+#[derive(Debug, Args)]
+pub struct GlobalArgs {
     /// Directory of the store [default: $KILN_ROOT, else /var/lib/kiln for root and ~/.local/share/kiln]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub root: Option<PathBuf>,
@@ -46,9 +57,21 @@ pub struct Cli {
     /// What docker has besides.
     #[command(flatten)]
     pub refused: refused::Refused<refused::Global>,
-    /// What to do.
+}
+
+/// A command line of `kiln build` alone: to define all other commands takes longer than many a build.
+#[derive(Debug, Parser)]
+#[command(name = "kiln", version, disable_version_flag = true)]
+struct BuildLine {
+    #[command(flatten)]
+    globals: GlobalArgs,
     #[command(subcommand)]
-    pub command: Command,
+    command: BuildCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum BuildCommand {
+    Build(Box<build::BuildArgs>),
 }
 
 /// The commands.
@@ -137,6 +160,24 @@ impl Command {
 ///
 /// Returns clap's error, which also is how help and version are asked for.
 pub fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
+    match build_line(args) {
+        Some(cli) => Ok(cli),
+        None => parse_any(args),
+    }
+}
+
+/// Parses the line of a build, if it is one and nothing is wrong with it. About any other there may be more to say.
+fn build_line(args: &[OsString]) -> Option<Cli> {
+    if !args.iter().any(|it| it == "build") {
+        return None;
+    }
+    let matches = switches(BuildLine::command()).try_get_matches_from(args).ok()?;
+    let BuildLine { globals, command: BuildCommand::Build(args) } =
+        BuildLine::from_arg_matches(&matches).ok()?;
+    Some(Cli { globals, command: Command::Build(args) })
+}
+
+fn parse_any(args: &[OsString]) -> Result<Cli, clap::Error> {
     let mut built = definition();
     built.build();
     if let Some(name) = tail::subcommand(&built, args) {
@@ -240,6 +281,40 @@ mod tests {
     }
 
     #[test]
+    fn the_line_of_a_build_means_the_same_without_the_other_commands() {
+        for (line, is_build) in [
+            ("kiln build .", true),
+            ("kiln --root x build -t a:1 --no-cache=0 .", true),
+            (
+                "kiln build --root=x --build-arg A=1 -f F -o type=oci,dest=x --limit bytes=1g -",
+                true,
+            ),
+            ("kiln build -q --progress plain --target t --platform linux/arm64 ctx", true),
+            ("kiln --limit entries=5 build --provenance=false --secret id=a,src=b -qt x ..", true),
+            // The long way has something to say of these, or they are of another command.
+            ("kiln build", false),
+            ("kiln build --help", false),
+            ("kiln --version build .", false),
+            ("kiln build --frob .", false),
+            ("kiln build --cache-to x .", false),
+            ("kiln --context x build .", false),
+            ("kiln build . more", false),
+            ("kiln image build .", false),
+            ("kiln run build .", false),
+            ("kiln run --name build image", false),
+            ("kiln help build", false),
+        ] {
+            let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+            let short = build_line(&args);
+            assert_eq!(short.is_some(), is_build, "{line}");
+            if let Some(short) = short {
+                let long = parse_any(&args).expect("it is right");
+                assert_eq!(format!("{short:?}"), format!("{long:?}"), "{line}");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_not_there_yet_is_refused_by_name() {
         let message = parsed("kiln build --cache-to type=local,dest=x .").expect_err("refused");
         assert!(message.contains("--cache-to"), "{message}");
@@ -292,8 +367,8 @@ mod tests {
     #[test]
     fn commands_of_docker_that_are_not_there_say_so() {
         for (line, word) in [
-            ("kiln attach y", "foreground"),
-            ("kiln --root x start y", "foreground"),
+            ("kiln attach y", "kiln run -d"),
+            ("kiln --root x start y", "kiln run -d"),
             ("kiln exec -it app sh", "kiln run"),
             ("kiln container exec app", "kiln run"),
             ("kiln buildx create --use", "builder"),

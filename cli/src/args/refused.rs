@@ -235,8 +235,8 @@ impl Table for Run {
     ];
 }
 
-const CONTAINERS: &str = "containers run in the foreground so far and end with their process; \
-    `kiln run` starts one, the shell's `&` puts it into the background, `kiln ps` and `kiln stop` list and end them";
+const CONTAINERS: &str = "a container belongs to the `kiln run` that started it and ends with its process; \
+    `kiln run -d` starts one in the background, `kiln ps`, `logs` and `stop` list, show and end them";
 const FILES: &str =
     "copy files with `-v` in `kiln run`, or take those of an image with `kiln build -o DIR`";
 const CLUSTER: &str = "kiln runs containers on this machine only";
@@ -252,7 +252,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
     (&["compose"], "there is no compose yet; start each container with `kiln run`"),
     (
         &["network"],
-        "containers have the machine's network so far, or none with `kiln run --network none`",
+        "containers have the machine's network, or with `-p` or `--network isolated` one of their own, or none",
     ),
     (
         &["volume"],

@@ -98,8 +98,11 @@ impl Globals {
 ///
 /// Returns why it ended early.
 pub fn run(cli: Cli) -> Result<Exit> {
-    let globals =
-        Globals { root: cli.root, limits: cli.limits, around: Surroundings::of_process() };
+    let globals = Globals {
+        root: cli.globals.root,
+        limits: cli.globals.limits,
+        around: Surroundings::of_process(),
+    };
     let command = cli.command.flat();
     if let Some(isolation) = isolation(&command) {
         globals.tell_where_trees_lie();
