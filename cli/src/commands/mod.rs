@@ -104,6 +104,11 @@ pub fn run(cli: Cli) -> Result<Exit> {
         around: Surroundings::of_process(),
     };
     let command = cli.command.flat();
+    if let Command::Run(args) = &command
+        && let Some(exit) = run::detach(args)?
+    {
+        return Ok(exit);
+    }
     if let Some(isolation) = isolation(&command) {
         globals.tell_where_trees_lie();
         // Here, where there is one thread yet and nothing was opened.

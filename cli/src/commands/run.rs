@@ -35,25 +35,38 @@ pub const OUR_FAULT: u8 = 125;
 /// Tells a kiln that it is the one in the background.
 const DETACHED: &str = "KILN_DETACHED";
 
-/// Runs a container to its end, or until it runs in the background.
+/// Runs a container to its end.
 ///
 /// # Errors
 ///
 /// Fails where the image cannot be had, an option is wrong, or the process cannot be started. The status is then 125 to 127.
 pub fn run(args: RunArgs, globals: &Globals) -> Result<Exit> {
-    let ran = match args.detach && std::env::var_os(DETACHED).is_none() {
-        true => detach(),
-        false => start(args, globals),
-    };
-    ran.map_err(|failure| match failure.exit {
+    start(args, globals).map_err(ours)
+}
+
+fn ours(failure: Failure) -> Failure {
+    match failure.exit {
         Exit::Process(_) => failure,
         _ => failure.exit(Exit::Process(OUR_FAULT)),
-    })
+    }
+}
+
+/// Has a container run in the background, if that is asked for and this is not the kiln that does it. To be called before this process
+/// enters a namespace: the other one is to be what this one was.
+///
+/// # Errors
+///
+/// Fails where no other kiln can be started. What goes wrong there is said there, and only its status comes from here.
+pub fn detach(args: &RunArgs) -> Result<Option<Exit>> {
+    match args.detach && std::env::var_os(DETACHED).is_none() {
+        true => start_other().map(Some).map_err(ours),
+        false => Ok(None),
+    }
 }
 
 /// Starts a kiln for the background, with the command line of this one, and waits until its container runs or has failed to. It
 /// says the container's id, and what went wrong says it on our standard error.
-fn detach() -> Result<Exit> {
+fn start_other() -> Result<Exit> {
     let mut args = std::env::args_os();
     let mut kiln = Command::new("/proc/self/exe");
     kiln.arg0(args.next().unwrap_or_default()).args(args).env(DETACHED, "yes");
@@ -75,6 +88,8 @@ fn detach() -> Result<Exit> {
 /// Says the id of the container that runs now, and lets go of the streams: the kiln that waits for us goes on.
 fn say_started(state: &State) -> std::io::Result<()> {
     let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    // Until now Ctrl-C was for this kiln, too. That fails only for one that leads a session already.
+    let _ = rustix::process::setsid();
     // Whoever does not listen any more has no need to hear of it.
     let _ = print::out(&format!("{}\n", state.id));
     rustix::stdio::dup2_stdout(&null)?;
@@ -83,10 +98,6 @@ fn say_started(state: &State) -> std::io::Result<()> {
 }
 
 fn start(args: RunArgs, globals: &Globals) -> Result<Exit> {
-    if args.detach {
-        // The terminal's signals are for who waits at it. That fails only for one that leads a session already.
-        let _ = rustix::process::setsid();
-    }
     let mut request = request(&args)?;
     let listener = if args.quiet { display::quiet() } else { display::layers(display::PULL) };
     let session = session(globals, listener)?;

@@ -311,6 +311,7 @@ fn write_entries<W: Write>(
     let wanted = entries.contents().filter_map(|(kind, content)| ahead_of(kind, content));
     let ahead = Ahead::new(trees, wanted.collect());
     let mut writer = IndexedTarWriter::new(out);
+    writer.expect(entries.len());
     ahead.write(|files| {
         for (entry, content) in entries.each() {
             let path = lossy(&entry.path);

@@ -61,6 +61,11 @@ pub(crate) struct Entries {
 }
 
 impl Entries {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.placed.len()
+    }
+
     /// What each entry is, and where its content comes from.
     pub(crate) fn contents(&mut self) -> impl Iterator<Item = (&Kind, &mut Content)> {
         self.placed.values_mut().map(|it| (&it.node.kind, &mut it.content))

@@ -134,10 +134,14 @@ impl Folder {
 
     /// Hashes what [`list`](Self::list) found, all that is not known from an earlier build.
     pub(super) fn hash(&self, root: &[u8], found: &mut [Found]) -> Result<(), ExecutorError> {
-        match found.iter().any(|it| it.node.is_unknown_file()) {
-            true => scan::hash(self, root, found),
-            false => Ok(()),
+        let n_unknown = found.iter().filter(|it| it.node.is_unknown_file()).count();
+        if n_unknown == 0 {
+            return Ok(());
         }
+        if let Ok(mut hashed) = self.hashed.lock() {
+            hashed.reserve_exact(n_unknown);
+        }
+        scan::hash(self, root, found)
     }
 
     pub(super) fn lookup(&self, path: &[u8]) -> Result<Option<Node>, ExecutorError> {

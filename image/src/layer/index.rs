@@ -114,6 +114,11 @@ impl<W: Write> IndexedTarWriter<W> {
         Self { inner: TarWriter::new(HashingBeside::new(out)), changes: Vec::new() }
     }
 
+    /// Makes room for so many entries at once: to make more and more of it takes twice the memory.
+    pub fn expect(&mut self, n_entries: usize) {
+        self.changes.reserve_exact(n_entries);
+    }
+
     /// Returns the number of bytes written so far.
     pub fn offset(&self) -> u64 {
         self.inner.offset()

@@ -4,13 +4,11 @@
 //! what it connects to is inside. That needs no rule for packets and no right that the sandbox itself did not need, so it is
 //! the same for root and for everybody else. A service sees the connection come from its own address.
 
-use std::{
-    io,
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    os::fd::{AsFd, OwnedFd},
-    thread::{self, Builder},
-    time::Duration,
-};
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::thread::{self, Builder};
+use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
