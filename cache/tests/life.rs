@@ -378,6 +378,8 @@ fn after_a_boot_only_flushed_trees_count() {
 fn many_at_once_make_one() {
     let (_folder, store) = open();
     let root = store.root().to_owned();
+    // Until all others have the layer, nobody else keeps it.
+    let _lease = store.lease().expect("a lease");
     let record =
         layer(&store, &image::layer::IndexedTarWriter::new(Vec::new()).finish().expect("a tar").0);
     std::thread::scope(|scope| {
