@@ -185,7 +185,8 @@ fn parse_any(args: &[OsString]) -> Result<Cli, clap::Error> {
     }
     let all = args;
     let (args, tail) = tail::split(&built, args);
-    let parsed = definition().try_get_matches_from(args).and_then(|it| Cli::from_arg_matches(&it));
+    let parsed = built.clone().try_get_matches_from(args);
+    let parsed = parsed.and_then(|it| Cli::from_arg_matches(&it));
     match parsed {
         // The help of the plain command does not show the `=true` that nobody writes.
         Err(error) if error.kind() == ErrorKind::DisplayHelp => {

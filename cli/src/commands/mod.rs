@@ -16,7 +16,7 @@ pub mod system;
 pub mod transfer;
 pub mod version;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::OnceLock};
 
 use anyhow::Context;
 use cache::Store;
@@ -38,16 +38,22 @@ pub struct Globals {
     pub limits: Vec<LayerLimit>,
     /// Environment and user.
     pub around: Surroundings,
+    /// The configuration, when it has been read.
+    read: OnceLock<Config>,
 }
 
 impl Globals {
-    /// Reads the configuration.
+    /// Reads the configuration, once.
     ///
     /// # Errors
     ///
     /// Fails where a file cannot be read or understood.
     pub fn config(&self) -> Result<Config> {
-        self.around.config()
+        if let Some(known) = self.read.get() {
+            return Ok(known.clone());
+        }
+        let config = self.around.config()?;
+        Ok(self.read.get_or_init(|| config).clone())
     }
 
     /// Returns the directory of the store.
@@ -102,6 +108,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
         root: cli.globals.root,
         limits: cli.globals.limits,
         around: Surroundings::of_process(),
+        read: OnceLock::new(),
     };
     let command = cli.command.flat();
     if let Command::Run(args) = &command

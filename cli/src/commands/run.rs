@@ -1,6 +1,7 @@
 //! `kiln run`.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fs,
     io::Read,
@@ -253,14 +254,16 @@ fn add_tmpfs(request: &mut RunRequest, tmpfs: &TmpfsMount) {
 
 /// Adds the ports that the image exposes, and those of `--expose`, unless they are published already.
 fn publish_exposed(request: &mut RunRequest, args: &RunArgs, config: &ImageConfig) {
+    let mut known: BTreeSet<u16> = request.ports.iter().map(|it| it.container).collect();
     for text in config.config.exposed_ports.keys().chain(&args.expose) {
         match exposed(text) {
             Ok(ports) => {
-                for container in ports {
-                    if !request.ports.iter().any(|it| it.container == container) {
-                        request.ports.push(Port { address: None, host: 0, container });
-                    }
-                }
+                let new = ports.filter(|it| known.insert(*it));
+                request.ports.extend(new.map(|container| Port {
+                    address: None,
+                    host: 0,
+                    container,
+                }));
             }
             Err(message) => print::err(&format!("warning: not published: {message}\n")),
         }

@@ -7,9 +7,11 @@
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::thread::{self, Builder};
 use std::time::Duration;
 
+use rustix::net::sockopt::set_socket_keepalive;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// How long a service may take to answer a connection.
@@ -49,14 +51,17 @@ fn accept(listener: &TcpListener, to: SocketAddr) {
 /// Passes one connection on: here what comes back, on another thread what goes there. A thread is where the one is that started it.
 fn serve(client: TcpStream, to: SocketAddr) {
     let Ok(server) = TcpStream::connect_timeout(&to, PATIENCE) else { return };
-    let (Ok(from), Ok(into)) = (client.try_clone(), server.try_clone()) else { return };
-    if start(move || pass(from, into)).is_ok() {
-        pass(server, client);
+    // Whoever has gone without a word does not keep its threads.
+    let _ = set_socket_keepalive(&client, true);
+    let (client, server) = (Arc::new(client), Arc::new(server));
+    let (from, into) = (Arc::clone(&client), Arc::clone(&server));
+    if start(move || pass(&from, &into)).is_ok() {
+        pass(&server, &client);
     }
 }
 
 /// Passes on until there is no more, and says so. An error is the end, too, in both directions.
-fn pass(mut from: TcpStream, mut into: TcpStream) {
+fn pass(mut from: &TcpStream, mut into: &TcpStream) {
     let passed = io::copy(&mut from, &mut into);
     let _ = into.shutdown(Shutdown::Write);
     if passed.is_err() {
