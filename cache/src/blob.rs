@@ -43,7 +43,7 @@ struct WriteBack {
 
 impl WriteBack {
     /// Begins after so many bytes.
-    const PIECE: u64 = 32 << 20;
+    const PIECE: u64 = 8 << 20;
 
     fn wrote(&mut self, file: &File, n_bytes: usize) {
         self.n_bytes += n_bytes as u64;

@@ -342,15 +342,16 @@ impl Store {
         if let Some(index) = guard(&self.inner.indexes.0).get(diff_id) {
             return Ok(Some(index.clone()));
         }
-        let Some(bytes) = files::read_small(&self.layer_file(diff_id, "index"), MAX_INDEX_BYTES)?
-        else {
-            return Ok(None);
-        };
+        let Some(bytes) = self.index_bytes(diff_id)? else { return Ok(None) };
         let Ok(index) = LayerIndex::decode(&bytes) else { return Ok(None) };
         if index.diff_id != *diff_id {
             return Ok(None);
         }
         Ok(Some(self.remember_index(index)))
+    }
+
+    pub(crate) fn index_bytes(&self, diff_id: &DiffId) -> Result<Option<Vec<u8>>, StoreError> {
+        files::read_small(&self.layer_file(diff_id, "index"), MAX_INDEX_BYTES)
     }
 
     pub(crate) fn remember_index(&self, index: LayerIndex) -> Arc<LayerIndex> {

@@ -16,7 +16,7 @@ use image::{
     digest::Hashing,
     document::{Descriptor, media_type},
     error::LayerError,
-    layer::{LayerIndex, rewrite},
+    layer::{Change, LayerIndex, rewrite},
 };
 use sha2::{Digest as _, Sha256};
 
@@ -63,6 +63,32 @@ impl Store {
             at: 0,
             thread: Some(thread),
         }))
+    }
+
+    /// Opens the tar of a layer if it is here as such, and calls `each` for every file that is in it, with its BLAKE3, its offset and its
+    /// length. Nothing is checked: whoever reads a file there compares it with the hash.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`] if something of it is here and cannot be read.
+    pub fn look_into_tar(
+        &self,
+        diff_id: &DiffId,
+        mut each: impl FnMut([u8; 32], u64, u64),
+    ) -> Result<Option<File>, StoreError> {
+        let path = self.blob_path(&diff_id.0);
+        let tar = match File::open(&path) {
+            Ok(tar) => tar,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(err) => return Err(err).at("open", &path),
+        };
+        let Some(bytes) = self.index_bytes(diff_id)? else { return Ok(None) };
+        let decoded = LayerIndex::decode_each(&bytes, |_, change| {
+            if let Change::Entry { entry, content: Some(content), offset } = change {
+                each(content, offset, entry.kind.size());
+            }
+        });
+        Ok(decoded.is_ok_and(|(found, _)| found == *diff_id).then_some(tar))
     }
 
     /// Returns a blob of the layer that is here and holds it.

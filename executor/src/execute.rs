@@ -24,7 +24,7 @@ use planner::{
 use self::find::{Found, Missing};
 use crate::{
     assemble::{self, Built, StepLayer},
-    copy::{self, Gathered},
+    copy::{self, Gathered, earlier::Place},
     error::{ExecutorError, StepError},
     face::Use,
     image_source::TaskHandle,
@@ -474,10 +474,18 @@ impl<'a> Execution<'a> {
             false => self.tree(&step.parent, task)?,
         };
         task.start();
-        let how = (self.times(), self.session.store.options());
-        self.write_layer(self.compression_of(step), |out| {
+        let store = &self.session.store;
+        let place = Place::of(op, &trees);
+        let earlier = place.as_ref().and_then(|it| it.earlier(store, &gathered));
+        let how = copy::How { times: self.times(), options: store.options(), earlier };
+        let compression = self.compression_of(step);
+        let made = self.write_layer(compression, |out| {
             copy::write_copy(op, gathered, &trees, &below, how, out)
-        })
+        })?;
+        if let (Some(place), Compression::Uncompressed) = (place, compression) {
+            made.index.iter().for_each(|it| place.note(it.diff_id));
+        }
+        Ok(made)
     }
 
     fn mkdir_now(&self, step: &Step, op: &MkdirOp, task: &Task<'_>) -> Result<Made, ExecutorError> {

@@ -7,6 +7,7 @@ use std::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
 };
 
+use super::earlier::Earlier;
 use crate::{
     error::ExecutorError,
     threads,
@@ -38,6 +39,8 @@ type BatchRead = Result<Vec<FileRead>, ExecutorError>;
 /// What the threads share.
 pub(super) struct Ahead<'a> {
     trees: &'a [Tree],
+    /// Where a file may be as well.
+    earlier: Option<&'a Earlier>,
     /// Each is taken when it is read.
     batches: Vec<Mutex<Vec<Wanted>>>,
     state: Mutex<State>,
@@ -63,7 +66,11 @@ pub(super) struct Files<'a> {
 
 impl<'a> Ahead<'a> {
     /// Prepares to read `wanted` in this order.
-    pub(super) fn new(trees: &'a [Tree], wanted: Vec<Wanted>) -> Self {
+    pub(super) fn new(
+        trees: &'a [Tree],
+        earlier: Option<&'a Earlier>,
+        wanted: Vec<Wanted>,
+    ) -> Self {
         let mut batches: Vec<Vec<Wanted>> = Vec::new();
         let mut n_bytes = 0;
         for it in wanted {
@@ -81,7 +88,7 @@ impl<'a> Ahead<'a> {
         let read = batches.iter().map(|_| None).collect();
         let batches = batches.into_iter().map(Mutex::new).collect();
         let state = Mutex::new(State { read, ..State::default() });
-        Self { trees, batches, state, changed: Condvar::new() }
+        Self { trees, earlier, batches, state, changed: Condvar::new() }
     }
 
     /// Calls `write` with the files, while others read them.
@@ -146,6 +153,12 @@ impl<'a> Ahead<'a> {
 
     fn read_one(&self, wanted: &Wanted) -> Result<FileRead, ExecutorError> {
         let mut bytes = Vec::with_capacity(usize::try_from(wanted.size).unwrap_or(0) + 1);
+        if let (Some(earlier), Some(content)) = (self.earlier, wanted.content) {
+            if earlier.read(&content, wanted.size, &mut bytes) {
+                return Ok((bytes, content));
+            }
+            bytes.clear();
+        }
         self.trees[wanted.tree_idx]
             .open(&wanted.path)?
             .take(wanted.size)

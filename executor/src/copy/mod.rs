@@ -1,10 +1,12 @@
 //! COPY, ADD and WORKDIR: layers written straight from their sources, without mounts and without unpacking what is below.
 //!
 //! Read in this order: [`gather`] finds what the sources name, [`place`] where it goes, [`archive`] what ADD unpacks,
-//! [`owner`] whose it becomes; here the files are hashed for the key and written into a layer.
+//! [`owner`] whose it becomes; here the files are hashed for the key and written into a layer, [`ahead`] of time and out of an
+//! [`earlier`] layer.
 
 mod ahead;
 mod archive;
+pub(crate) mod earlier;
 mod gather;
 mod owner;
 mod place;
@@ -20,6 +22,7 @@ use planner::plan::{CopyItem, CopyOp, MkdirOp};
 
 use self::{
     ahead::Ahead,
+    earlier::Earlier,
     gather::{Match, Wanted},
     place::{Content, Owning, Placement},
 };
@@ -36,6 +39,14 @@ pub(crate) struct Times {
     pub now: Time,
     /// No time is later than this, in seconds since the Unix epoch.
     pub latest: Option<i64>,
+}
+
+/// How a copy is written.
+pub(crate) struct How<'a> {
+    pub times: Times,
+    pub options: &'a StoreOptions,
+    /// Where files that did not change can be read.
+    pub earlier: Option<Earlier>,
 }
 
 /// What the items of a copy name, with digests.
@@ -221,9 +232,10 @@ pub(crate) fn write_copy<W: Write>(
     gathered: Gathered,
     trees: &[Tree],
     below: &Tree,
-    (times, options): (Times, &StoreOptions),
+    how: How<'_>,
     out: W,
 ) -> Result<(W, LayerIndex), ExecutorError> {
+    let How { times, options, earlier } = how;
     let owner = match &op.chown {
         Some(text) => Some(owner::chown(text, below)?),
         None => None,
@@ -258,7 +270,7 @@ pub(crate) fn write_copy<W: Write>(
             }
         }
     }
-    write_entries(placement, trees, spool, out)
+    write_entries(placement, (trees, earlier.as_ref()), spool, out)
 }
 
 /// Writes the layer of a WORKDIR into `out`; its index has no entry if the folder was there.
@@ -274,7 +286,7 @@ pub(crate) fn write_mkdir<W: Write>(
     };
     let mut placement = Placement::new(below, Owning { owner, chmod: None, times });
     placement.make_folder(&parser::encode(op.path.trim_start_matches('/')))?;
-    write_entries(placement, &[], archive::Spool::new()?, out)
+    write_entries(placement, (&[], None), archive::Spool::new()?, out)
 }
 
 /// Writes all that an archive holds as a layer into `out`.
@@ -289,7 +301,7 @@ pub(crate) fn write_archive<W: Write>(
         Placement::new(&below, Owning { owner: None, chmod: None, times: Times::default() });
     let mut spool = archive::Spool::new()?;
     archive::unpack_into(plain, "the archive", &mut placement, b"", &mut spool, options.limits)?;
-    write_entries(placement, &[], spool, out)
+    write_entries(placement, (&[], None), spool, out)
 }
 
 /// Whether the file at `path` is an archive, by its content.
@@ -303,13 +315,13 @@ pub(crate) fn is_archive(
 
 fn write_entries<W: Write>(
     placement: Placement<'_>,
-    trees: &[Tree],
+    (trees, earlier): (&[Tree], Option<&Earlier>),
     mut spool: archive::Spool,
     out: W,
 ) -> Result<(W, LayerIndex), ExecutorError> {
     let mut entries = placement.finish()?;
     let wanted = entries.contents().filter_map(|(kind, content)| ahead_of(kind, content));
-    let ahead = Ahead::new(trees, wanted.collect());
+    let ahead = Ahead::new(trees, earlier, wanted.collect());
     let mut writer = IndexedTarWriter::new(out);
     writer.expect(entries.len());
     ahead.write(|files| {

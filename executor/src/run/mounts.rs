@@ -192,7 +192,8 @@ impl Execution<'_> {
             None => {
                 let begun = std::time::Instant::now();
                 let made = self.write_layer(Compression::Uncompressed, |out| {
-                    let how = (self.times(), self.session.store.options());
+                    let options = self.session.store.options();
+                    let how = copy::How { times: self.times(), options, earlier: None };
                     copy::write_copy(&op, gathered, &trees, &Tree::Empty, how, out)
                 })?;
                 let layer = made.index.map(|it| it.diff_id);

@@ -18,7 +18,10 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use image::entry::{Kind, Time};
+use image::{
+    DiffId,
+    entry::{Kind, Time},
+};
 use planner::ignore::Patterns;
 use rustix::{
     fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags},
@@ -27,7 +30,7 @@ use rustix::{
 
 use super::{
     FileId, Found, Node, Stamp, join, lossy, scan,
-    stat_cache::{Known, KnownFiles, StatCache},
+    stat_cache::{CopyId, Known, KnownFiles, StatCache},
 };
 use crate::error::ExecutorError;
 
@@ -40,6 +43,8 @@ pub(crate) struct Folder {
     cache: StatCache,
     /// What this build has hashed. Which of it may be trusted is decided when it is saved: see [`Folder::save`].
     hashed: Mutex<Vec<(Vec<u8>, Known)>>,
+    /// The layers that copies of this build have made.
+    made: Mutex<Vec<(CopyId, DiffId)>>,
     opened_at: u64,
     keeps_owners: bool,
 }
@@ -83,6 +88,7 @@ impl Folder {
             patterns,
             cache,
             hashed,
+            made: Mutex::default(),
             opened_at: now(),
             keeps_owners: false,
         })
@@ -111,11 +117,24 @@ impl Folder {
     /// Returns the cache of hashes to keep for the next build; nothing if it did not change.
     pub(crate) fn save(&self) -> Option<Vec<u8>> {
         let mut files = std::mem::take(&mut *self.hashed.lock().ok()?);
-        if files.is_empty() {
+        let made = std::mem::take(&mut *self.made.lock().ok()?);
+        if files.is_empty() && made.is_empty() {
             return None;
         }
         files.retain(|(_, it)| it.stamp.ctime.max(it.stamp.mtime) + TICK < self.opened_at);
-        self.cache.merged(files)
+        self.cache.merged(files, made)
+    }
+
+    /// The layer that a copy made in an earlier build.
+    pub(crate) fn made(&self, copy: &CopyId) -> Option<DiffId> {
+        self.cache.made(copy)
+    }
+
+    /// Remembers the layer that a copy made.
+    pub(crate) fn note_made(&self, copy: CopyId, diff_id: DiffId) {
+        if let Ok(mut made) = self.made.lock() {
+            made.push((copy, diff_id));
+        }
     }
 
     /// What is known of the files in the folder at `path`.

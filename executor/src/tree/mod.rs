@@ -15,6 +15,7 @@ use image::entry::{Kind, Time};
 
 pub(crate) use self::folder::Folder;
 pub(crate) use self::layers::{Chain, KnownChains, Layers};
+pub(crate) use self::stat_cache::CopyId;
 use crate::error::ExecutorError;
 
 /// What is at a path.

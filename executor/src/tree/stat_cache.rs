@@ -10,25 +10,36 @@
 //! magic      8 bytes, the last digit is the version
 //! n_folders  u32
 //! n_files    u32
+//! n_made     u32
 //! folders    { path: u32 place in `names`, u32 length; files: u32 first, u32 number }   sorted by path
 //! files      { name: u32 place in `names`, u16 length; age: u8; has_capability: u8;
 //!              size, mtime, ctime, inode: u64; content: 32 bytes }                       sorted by name
+//! made       { copy: 16 bytes; diff id: 32 bytes }                                         the latest first
 //! names      bytes
 //! checksum   32 bytes, BLAKE3 of all before it
 //! ```
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use image::{DiffId, Digest};
+
 use super::Stamp;
 
-const MAGIC: &[u8; 8] = b"kilnsc02";
-const HEAD: usize = 16;
+const MAGIC: &[u8; 8] = b"kilnsc03";
+const HEAD: usize = 20;
 const FOLDER: usize = 16;
 const FILE: usize = 72;
+const MADE: usize = 48;
 const CHECKSUM: usize = 32;
+
+/// The layers of so many copies are remembered.
+const MAX_MADE: usize = 32;
 
 /// What was not seen in so many builds that changed the cache is forgotten.
 const MAX_AGE: u8 = 32;
+
+/// Tells the copies of a folder apart.
+pub(crate) type CopyId = [u8; 16];
 
 /// What is remembered of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +58,7 @@ pub(super) struct StatCache {
     bytes: Vec<u8>,
     n_folders: usize,
     n_files: usize,
+    n_made: usize,
     /// Which of the files somebody has asked for.
     is_asked_for: Vec<AtomicBool>,
 }
@@ -62,19 +74,23 @@ pub(super) struct KnownFiles<'a> {
 impl StatCache {
     /// Takes what [`merged`](Self::merged) returned; anything else is an empty cache.
     pub(super) fn open(bytes: Vec<u8>) -> Self {
-        let Some((n_folders, n_files)) = Self::check(&bytes) else { return Self::default() };
+        let Some([n_folders, n_files, n_made]) = Self::check(&bytes) else {
+            return Self::default();
+        };
         let is_asked_for = (0..n_files).map(|_| AtomicBool::new(false)).collect();
-        Self { bytes, n_folders, n_files, is_asked_for }
+        Self { bytes, n_folders, n_files, n_made, is_asked_for }
     }
 
-    fn check(bytes: &[u8]) -> Option<(usize, usize)> {
+    fn check(bytes: &[u8]) -> Option<[usize; 3]> {
         let (data, checksum) = bytes.split_last_chunk::<CHECKSUM>()?;
         if !data.starts_with(MAGIC) || blake3::hash(data) != *checksum {
             return None;
         }
-        let (n_folders, n_files) = (number(data, 8)? as usize, number(data, 12)? as usize);
-        let names = HEAD + n_folders.checked_mul(FOLDER)? + n_files.checked_mul(FILE)?;
-        (names <= data.len()).then_some((n_folders, n_files))
+        let counts =
+            [number(data, 8)? as usize, number(data, 12)? as usize, number(data, 16)? as usize];
+        let lens = [counts[0].checked_mul(FOLDER)?, counts[1].checked_mul(FILE)?];
+        let names = HEAD + lens[0] + lens[1] + counts[2].checked_mul(MADE)?;
+        (names <= data.len()).then_some(counts)
     }
 
     /// What is known of the files in the folder at `path`.
@@ -98,8 +114,26 @@ impl StatCache {
         (found < files.end && self.name(found) == name).then(|| self.ask_for(found))
     }
 
-    /// Returns this cache with what was hashed put over it; nothing if it is too large. What nobody has asked for is a build older.
-    pub(super) fn merged(&self, mut hashed: Vec<(Vec<u8>, Known)>) -> Option<Vec<u8>> {
+    /// The layer that a copy made last.
+    pub(super) fn made(&self, copy: &CopyId) -> Option<DiffId> {
+        self.all_made().find(|it| it.0 == *copy).map(|it| it.1)
+    }
+
+    fn all_made(&self) -> impl Iterator<Item = (CopyId, DiffId)> {
+        let at = HEAD + self.n_folders * FOLDER + self.n_files * FILE;
+        let bytes = self.bytes.get(at..at + self.n_made * MADE).unwrap_or_default();
+        bytes.chunks_exact(MADE).filter_map(|it| {
+            let (copy, digest) = it.split_first_chunk()?;
+            Some((*copy, DiffId(Digest::from_sha256(*digest.first_chunk()?))))
+        })
+    }
+
+    /// Returns this cache with what was hashed and made put over it; nothing if it is too large. What nobody has asked for is a build older.
+    pub(super) fn merged(
+        &self,
+        mut hashed: Vec<(Vec<u8>, Known)>,
+        made: Vec<(CopyId, DiffId)>,
+    ) -> Option<Vec<u8>> {
         // Of two of the same path the later one is right.
         hashed.reverse();
         hashed.sort_by(|a, b| split(&a.0).cmp(&split(&b.0)));
@@ -127,6 +161,11 @@ impl StatCache {
         }
         for (path, known) in hashed {
             writer.put(split(path), known, 0)?;
+        }
+        for it in made.into_iter().rev().chain(self.all_made()) {
+            if writer.made.len() < MAX_MADE && !writer.made.iter().any(|known| known.0 == it.0) {
+                writer.made.push(it);
+            }
         }
         writer.finish()
     }
@@ -171,7 +210,8 @@ impl StatCache {
     }
 
     fn text(&self, place: usize, len: usize) -> &[u8] {
-        let at = HEAD + self.n_folders * FOLDER + self.n_files * FILE + place;
+        let lists = self.n_folders * FOLDER + self.n_files * FILE + self.n_made * MADE;
+        let at = HEAD + lists + place;
         self.bytes.get(at..at.saturating_add(len)).unwrap_or_default()
     }
 }
@@ -196,6 +236,7 @@ struct Writer {
     folders: Vec<u8>,
     files: Vec<u8>,
     names: Vec<u8>,
+    made: Vec<(CopyId, DiffId)>,
     n_folders: u32,
     n_files: u32,
     /// Where the path of the current folder is in the names, and its first file.
@@ -236,12 +277,18 @@ impl Writer {
     fn finish(mut self) -> Option<Vec<u8>> {
         self.end_folder()?;
         let n_bytes = self.folders.len() + self.files.len() + self.names.len();
+        let n_bytes = n_bytes + self.made.len() * MADE;
         let mut out = Vec::with_capacity(HEAD + n_bytes + CHECKSUM);
         out.extend(MAGIC);
         out.extend(self.n_folders.to_le_bytes());
         out.extend(self.n_files.to_le_bytes());
+        out.extend(u32::try_from(self.made.len()).ok()?.to_le_bytes());
         out.extend(self.folders);
         out.extend(self.files);
+        for (copy, diff_id) in self.made {
+            out.extend(copy);
+            out.extend(diff_id.0.as_bytes());
+        }
         out.extend(self.names);
         let checksum = blake3::hash(&out);
         out.extend(checksum.as_bytes());
@@ -287,9 +334,10 @@ mod tests {
     #[test]
     fn what_was_seen_is_found_again_and_replaces_what_was_known() {
         let first = seen(&[("b/x", 1), ("a", 2), ("b/c/d", 3), ("b-", 4), ("b/a", 5)]);
-        let cache = StatCache::open(StatCache::default().merged(first).expect("it is small"));
+        let cache =
+            StatCache::open(StatCache::default().merged(first, Vec::new()).expect("it is small"));
         let more = seen(&[("b/b", 6), ("a", 7), ("c", 8), ("a", 9)]);
-        let cache = StatCache::open(cache.merged(more).expect("it is small"));
+        let cache = StatCache::open(cache.merged(more, Vec::new()).expect("it is small"));
         for (path, nth) in
             [("a", 9), ("b-", 4), ("b/a", 5), ("b/b", 6), ("b/c/d", 3), ("b/x", 1), ("c", 8)]
         {
@@ -307,11 +355,11 @@ mod tests {
     #[test]
     fn what_is_not_seen_for_long_is_forgotten() {
         let first = [("asked for", 1), ("hashed", 1), ("old", 1)];
-        let mut bytes = StatCache::default().merged(seen(&first)).expect("it is small");
+        let mut bytes = StatCache::default().merged(seen(&first), Vec::new()).expect("it is small");
         for nth in 1..=u64::from(MAX_AGE) + 1 {
             let cache = StatCache::open(bytes);
             assert!(cache.file(b"asked for").is_some());
-            bytes = cache.merged(seen(&[("hashed", nth)])).expect("it is small");
+            bytes = cache.merged(seen(&[("hashed", nth)]), Vec::new()).expect("it is small");
             let cache = StatCache::open(bytes.clone());
             assert_eq!(cache.file(b"hashed"), Some(known(nth)));
             assert_eq!(cache.file(b"old").is_some(), nth <= u64::from(MAX_AGE), "{nth}");
@@ -319,8 +367,24 @@ mod tests {
     }
 
     #[test]
+    fn the_layers_of_the_latest_copies_are_remembered() {
+        let made = |copy: u8, layer: u8| ([copy; 16], DiffId(Digest::from_sha256([layer; 32])));
+        let first = (0..40).map(|it| made(it, it)).collect();
+        let cache = StatCache::default().merged(seen(&[("a", 1)]), first).expect("it is small");
+        let cache = StatCache::open(cache);
+        assert_eq!(cache.made(&[39; 16]), Some(made(0, 39).1));
+        assert_eq!(cache.made(&[7; 16]), None, "too many came after it");
+        let more = vec![made(20, 1), made(20, 2)];
+        let cache = StatCache::open(cache.merged(Vec::new(), more).expect("it is small"));
+        assert_eq!(cache.made(&[20; 16]), Some(made(0, 2).1));
+        assert_eq!(cache.made(&[39; 16]), Some(made(0, 39).1));
+        assert_eq!(cache.file(b"a"), Some(known(1)));
+    }
+
+    #[test]
     fn a_damaged_cache_is_an_empty_one() {
-        let bytes = StatCache::default().merged(seen(&[("a/b", 1)])).expect("it is small");
+        let bytes =
+            StatCache::default().merged(seen(&[("a/b", 1)]), Vec::new()).expect("it is small");
         for nth in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[nth] ^= 1;

@@ -75,6 +75,26 @@ impl LayerIndex {
     ///
     /// [`LayerError::Index`] if the bytes are damaged, of another version, or not what [`encode`](Self::encode) writes.
     pub fn decode(bytes: &[u8]) -> Result<Self, LayerError> {
+        let mut changes = Vec::new();
+        let (diff_id, tar_size) = Self::decode_each(bytes, |n_changes, change| {
+            if changes.capacity() == 0 {
+                changes.reserve_exact(n_changes.min(1 << 16));
+            }
+            changes.push(change);
+        })?;
+        Ok(Self::new(diff_id, tar_size, changes))
+    }
+
+    /// Reads an index that need not be in memory: calls `each` with the number of changes and each of them, and returns the diff id and
+    /// the length of the tar. What `each` got counts only if there is no error.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`decode`](Self::decode).
+    pub fn decode_each(
+        bytes: &[u8],
+        each: impl FnMut(usize, Change),
+    ) -> Result<(DiffId, u64), LayerError> {
         let error = |problem| LayerError::Index { problem };
         let Some((body, checksum)) = bytes.split_last_chunk::<CHECKSUM_LEN>() else {
             return Err(error("it is too short"));
@@ -86,7 +106,7 @@ impl LayerIndex {
             return Err(error("the checksum is wrong"));
         }
         let mut input = Decoder { rest };
-        input.index().ok_or_else(|| error("it is malformed"))
+        input.index(each).ok_or_else(|| error("it is malformed"))
     }
 }
 
@@ -157,7 +177,7 @@ struct Decoder<'a> {
 }
 
 impl<'a> Decoder<'a> {
-    fn index(&mut self) -> Option<LayerIndex> {
+    fn index(&mut self, mut each: impl FnMut(usize, Change)) -> Option<(DiffId, u64)> {
         let diff_id = DiffId(Digest::from_sha256(*self.array()?));
         let tar_size = self.number()?;
         let n_changes = usize::try_from(self.number()?).ok()?;
@@ -165,12 +185,10 @@ impl<'a> Decoder<'a> {
         if n_changes > self.rest.len() / MIN_CHANGE_LEN {
             return None;
         }
-        let mut changes = Vec::new();
-        changes.try_reserve_exact(n_changes.min(1 << 16)).ok()?;
         for _ in 0..n_changes {
-            changes.push(self.change()?);
+            each(n_changes, self.change()?);
         }
-        self.rest.is_empty().then(|| LayerIndex::new(diff_id, tar_size, changes))
+        self.rest.is_empty().then_some((diff_id, tar_size))
     }
 
     fn change(&mut self) -> Option<Change> {
