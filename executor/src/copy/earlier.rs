@@ -139,7 +139,7 @@ mod tests {
         }
         let first = build(&session(home.path(), "store"));
         // Damages one file in the layer, and changes another one in the context.
-        let tar = home.path().join("store/oci/blobs/sha256").join(first.0.hex().to_string());
+        let tar = home.path().join("store/oci/blobs/sha256").join(first.0.hex());
         let mut bytes = fs::read(&tar).expect("read");
         let damaged = bytes.windows(5).position(|it| it == b"3 3 3").expect("it is there");
         bytes[damaged] = b'4';
