@@ -7,7 +7,7 @@
 #[expect(dead_code, reason = "shared with the other tests")]
 mod fixture;
 
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::time::{Duration, Instant};
 
 use fixture::{Fixture, listing};
@@ -29,6 +29,7 @@ fn main() {
         ("mounted_files_have_owners", mounted_files_have_owners),
         ("the_kernel_answers_about_handles_and_errors", the_kernel_answers),
         ("many_ask_at_once", many_ask_at_once),
+        ("what_is_made_at_once_has_its_owner", what_is_made_at_once_has_its_owner),
         ("a_killed_command_ends_at_once", a_killed_command_ends_at_once),
     ];
     println!("\nrunning {} tests", tests.len());
@@ -208,6 +209,22 @@ fn many_ask_at_once() {
         "for n in 1 2 3 4 5 6 7 8; do (touch f$n; for m in 1 2 3 4 5 6 7 8 9; do chown $n:$m f$n; done; [ $(stat -c %u:%g f$n) = $n:9 ] || echo wrong) & done; wait",
     );
     assert_eq!(out, "");
+}
+
+/// Something is made in a folder that is not there when it is asked for, and is a moment later.
+fn what_is_made_at_once_has_its_owner() {
+    let root = Fixture::new();
+    let everybodys = root.lower().join("all");
+    std::fs::create_dir(&everybodys).unwrap();
+    std::fs::set_permissions(&everybodys, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let script = "cd /all; (for i in $(seq 300); do mkdir d$i; done) & \
+        for i in $(seq 300); do until true >d$i/f; do true; done 2>/dev/null; done; wait; \
+        stat -c %u:%g d* d*/f | sort -u; stat -c %n d*/f | wc -l";
+    assert_eq!(sh(&root, "1000:1000", script), "1000:1000\n300\n");
+    // Where the supervisor cannot see what the kernel sees, the kernel answers.
+    let script = "echo 5 >/proc/self/oom_score_adj; cat /proc/self/oom_score_adj; cd /proc/self; echo 6 >oom_score_adj; \
+        cat /proc/$$/oom_score_adj; echo x >/dev/fd/1; mkdir /all/no/d 2>/dev/null || echo no";
+    assert_eq!(sh(&root, "1000:1000", script), "5\n6\nx\nno\n");
 }
 
 fn a_killed_command_ends_at_once() {

@@ -220,6 +220,19 @@ impl Caller<'_> {
         Ok(place)
     }
 
+    /// Whether a path means the same to the supervisor as to the caller, so far as can be told from how it begins: `/proc` has other
+    /// processes in it for the one than for the other, and `/dev` has links that lead there.
+    pub(crate) fn sees_the_same(&self, given: &Given) -> bool {
+        let start = match (given.path.first(), given.dir) {
+            (Some(b'/'), _) => Ok(given.path.clone()),
+            (_, AT_CWD) => read_link(&format!("{}/cwd", self.call.tid)),
+            (_, fd) => read_link(&format!("{}/fd/{fd}", self.call.tid)),
+        };
+        let Ok(start) = start else { return false };
+        let first = start.split(|it| *it == b'/').find(|it| !it.is_empty() && *it != b".");
+        first.is_none_or(|it| it != b"proc" && it != b"dev")
+    }
+
     /// As [`place`](Self::place), or with an empty path and the flag for it the handle itself.
     pub(crate) fn place_or_handle(&self, given: &Given, flags: i32) -> Result<Place> {
         if given.path.is_empty() && flags & libc::AT_EMPTY_PATH != 0 {
@@ -288,6 +301,10 @@ impl Caller<'_> {
         )?;
         Ok(held(parent, name))
     }
+}
+
+fn read_link(path: &str) -> Result<Vec<u8>> {
+    Ok(rustix::fs::readlinkat(CWD, path, Vec::new())?.into_bytes())
 }
 
 /// What has this name below a handle, or what the handle is itself.

@@ -1,7 +1,8 @@
 //! New files: who owns them.
 //!
 //! What root makes in a folder that hands down no group belongs to 0:0, needs no record, and is made by the kernel. Everything
-//! else is made here, so that it has its record before anybody can look at it.
+//! else is made here, so that it has its record before anybody can look at it. So what fails here for somebody else fails: if the kernel
+//! tried it once more, it could succeed by then, because another process has made the folder, and make something without a record.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -28,6 +29,19 @@ impl Answers {
             Call::Symlinkat => (caller.given(caller.int(1), 2)?, 0),
             _ => (caller.given(caller.int(0), 1)?, 2),
         };
+        let me = self.processes.get(caller.call.tid);
+        let made = self.create_as(&me, caller, call, &given, next);
+        finally(&me, caller, &given, made)
+    }
+
+    fn create_as(
+        &mut self,
+        me: &Credentials,
+        caller: &Caller<'_>,
+        call: Call,
+        given: &Given,
+        next: usize,
+    ) -> Result<Reply> {
         let mode = caller.id(next);
         let device = match (call, mode & libc::S_IFMT) {
             (Call::Mknod | Call::Mknodat, kind @ (libc::S_IFCHR | libc::S_IFBLK)) => {
@@ -35,29 +49,28 @@ impl Answers {
             }
             _ => None,
         };
-        let me = self.processes.get(caller.call.tid);
         let Some((parent, _)) = given.split() else { return Ok(Reply::Continue) };
         let parent = caller.place(&parent, true)?;
-        let Some(owner) = self.new_owner(&me, &parent)? else {
+        let Some(owner) = self.new_owner(me, &parent)? else {
             return match (device, call) {
-                (Some(device), _) => self.make_device(caller, &me, &given, mode, device, (0, 0)),
+                (Some(device), _) => self.make_device(caller, me, given, mode, device, (0, 0)),
                 // So that nobody takes it for a link of the layers below that had this name.
                 (None, Call::Symlink | Call::Symlinkat | Call::Mknod | Call::Mknodat)
                     if self.links.has_lower() && mode & libc::S_IFMT != libc::S_IFREG =>
                 {
-                    self.make(caller, call, &given, mode, next, (0, 0))
+                    self.make(caller, call, given, mode, next, (0, 0))
                 }
                 _ => Ok(Reply::Continue),
             };
         };
         // That there is something comes before the question whether it may be made.
-        if caller.place(&given, false)?.open().is_ok() {
-            return Ok(Reply::Continue);
+        if caller.place(given, false)?.open().is_ok() {
+            return Err(Errno::EXIST);
         }
-        self.may_write_to(&me, &parent)?;
+        self.may_write_to(me, &parent)?;
         match device {
-            Some(device) => self.make_device(caller, &me, &given, mode, device, owner),
-            None => self.make(caller, call, &given, mode, next, owner),
+            Some(device) => self.make_device(caller, me, given, mode, device, owner),
+            None => self.make(caller, call, given, mode, next, owner),
         }
     }
 
@@ -162,35 +175,50 @@ impl Answers {
         };
         let me = self.processes.get(caller.call.tid);
         let flags = OFlags::from_bits_retain(flags as u32);
-        if flags.contains(OFlags::TMPFILE) {
-            let parent = caller.place(&given, true)?;
-            let Some(owner) = self.new_owner(&me, &parent)? else {
-                return Ok(Some(Reply::Continue));
-            };
-            self.may_write_to(&me, &parent)?;
-            return self.open_new(caller, &parent, flags, mode, owner);
-        }
-        if flags.contains(OFlags::PATH) {
+        let is_temporary = flags.contains(OFlags::TMPFILE);
+        if flags.contains(OFlags::PATH) && !is_temporary {
             return Ok(Some(Reply::Continue));
         }
-        if !flags.contains(OFlags::CREATE) {
+        if !flags.contains(OFlags::CREATE) && !is_temporary {
             self.may_open(caller, &me, &given, flags)?;
             return Ok(Some(Reply::Continue));
         }
+        match self.open_or_make(&me, caller, &given, flags, mode) {
+            Ok(reply) => Ok(reply),
+            Err(errno) => finally(&me, caller, &given, Err(errno)).map(Some),
+        }
+    }
+
+    fn open_or_make(
+        &mut self,
+        me: &Credentials,
+        caller: &Caller<'_>,
+        given: &Given,
+        flags: OFlags,
+        mode: u32,
+    ) -> Result<Option<Reply>> {
+        if flags.contains(OFlags::TMPFILE) {
+            let parent = caller.place(given, true)?;
+            let Some(owner) = self.new_owner(me, &parent)? else {
+                return Ok(Some(Reply::Continue));
+            };
+            self.may_write_to(me, &parent)?;
+            return self.open_new(caller, &parent, flags, mode, owner);
+        }
         let Some((parent, _)) = given.split() else { return Ok(Some(Reply::Continue)) };
         let parent = caller.place(&parent, true)?;
-        let Some(owner) = self.new_owner(&me, &parent)? else { return Ok(Some(Reply::Continue)) };
-        let place = caller.place(&given, !flags.contains(OFlags::NOFOLLOW))?;
+        let Some(owner) = self.new_owner(me, &parent)? else { return Ok(Some(Reply::Continue)) };
+        let place = caller.place(given, !flags.contains(OFlags::NOFOLLOW))?;
         match place.open() {
             Ok(_) if flags.contains(OFlags::EXCL) => return Err(Errno::EXIST),
             Ok(_) => {
-                self.may_open(caller, &me, &given, flags)?;
+                self.may_open(caller, me, given, flags)?;
                 return Ok(Some(Reply::Continue));
             }
             Err(Errno::NOENT) => {}
-            Err(_) => return Ok(Some(Reply::Continue)),
+            Err(errno) => return Err(errno),
         }
-        self.may_write_to(&me, &parent)?;
+        self.may_write_to(me, &parent)?;
         self.open_new(caller, &place, flags, mode, owner)
     }
 
@@ -234,6 +262,21 @@ impl Answers {
 
     fn may_write_to(&self, me: &Credentials, parent: &Place) -> Result<()> {
         self.may(me, parent, WRITE | EXECUTE)
+    }
+}
+
+/// The answer to who makes something: that it failed is one for who is not root, unless the kernel knows the place better.
+fn finally(
+    me: &Credentials,
+    caller: &Caller<'_>,
+    given: &Given,
+    made: Result<Reply>,
+) -> Result<Reply> {
+    match made {
+        Err(errno) if (me.uids.files, me.gids.files) != (0, 0) && caller.sees_the_same(given) => {
+            Ok(Reply::Error(errno))
+        }
+        made => made,
     }
 }
 
