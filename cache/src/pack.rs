@@ -28,8 +28,8 @@ use image::{
 };
 use rustix::{
     fs::{
-        AtFlags, FileType, Mode, OFlags, RawDir, Stat, flistxattr, lgetxattr, llistxattr, major,
-        minor, open, openat, readlinkat, statat,
+        AtFlags, FileType, Mode, OFlags, RawDir, Stat, flistxattr, fstat, lgetxattr, llistxattr,
+        major, minor, open, openat, readlinkat, statat,
     },
     io::Errno,
 };
@@ -115,7 +115,7 @@ fn pack(
                 let path = join_path(&folder.path, &name);
                 let place =
                     Place { folder: folder.fd.clone(), name, path, is_opaque: folder.is_opaque };
-                packer.visit(place, &stat)?;
+                packer.visit(place, stat)?;
             }
             None => {
                 packer.stack.pop();
@@ -130,12 +130,15 @@ fn pack(
 struct Folder {
     fd: Rc<OwnedFd>,
     path: Vec<u8>,
-    names: std::vec::IntoIter<(Vec<u8>, Stat)>,
+    names: std::vec::IntoIter<Listed>,
     /// Its own entry, until it is written.
     entry: Option<Entry>,
     /// Nothing of the layers below shows here.
     is_opaque: bool,
 }
+
+/// A name in a folder, and what is there, unless it is a file that is going to be opened.
+type Listed = (Vec<u8>, Option<Stat>);
 
 /// Where something is.
 struct Place {
@@ -174,10 +177,12 @@ impl<W: Write> Packer<'_, W> {
         entry: Option<Entry>,
         is_opaque: bool,
     ) -> Result<(), StoreError> {
-        let mut names = list(&fd, &path)?;
+        // A snapshot tells without opening it whether a file is to be read.
+        let mut names = list(&fd, &path, self.before.is_some())?;
         names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        let (whiteouts, names): (Vec<_>, Vec<_>) =
-            names.into_iter().partition(|(_, stat)| self.before.is_none() && is_whiteout(stat));
+        let (whiteouts, names): (Vec<_>, Vec<_>) = names
+            .into_iter()
+            .partition(|it| self.before.is_none() && it.1.as_ref().is_some_and(is_whiteout));
         // All names that may be gone, sorted.
         let marked: Vec<&[u8]> = match self.before {
             _ if is_opaque => self.lower.children(&path).into_iter().map(|it| it.0).collect(),
@@ -219,22 +224,33 @@ impl<W: Write> Packer<'_, W> {
     }
 
     /// Packs one name of the innermost folder.
-    fn visit(&mut self, place: Place, stat: &Stat) -> Result<(), StoreError> {
+    fn visit(&mut self, place: Place, stat: Option<Stat>) -> Result<(), StoreError> {
         let Place { folder, name, path, is_opaque: parent_is_opaque } = place;
+        let open_file = || {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            openat(&folder, name.as_slice(), flags, Mode::empty()).of("open", &path)
+        };
+        let mut content: Option<File> = None;
+        let stat = match stat {
+            Some(stat) => stat,
+            None => {
+                let file = open_file()?;
+                let stat = fstat(&file).of("read", &path)?;
+                content = Some(file.into());
+                stat
+            }
+        };
         let file_type = FileType::from_raw_mode(stat.st_mode);
         if file_type == FileType::Socket {
             return Ok(());
         }
         let is_untouched = !parent_is_opaque
-            && self.before.is_some_and(|it| it.is_unchanged(split_path(&path).0, &name, stat));
+            && self.before.is_some_and(|it| it.is_unchanged(split_path(&path).0, &name, &stat));
         if is_untouched && file_type != FileType::Directory {
             return Ok(());
         }
-        let mut content: Option<File> = None;
-        if file_type == FileType::RegularFile {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let file = openat(&folder, name.as_slice(), flags, Mode::empty()).of("open", &path)?;
-            content = Some(file.into());
+        if file_type == FileType::RegularFile && content.is_none() {
+            content = Some(open_file()?.into());
         }
         // Nearly all files have none, and of one that is open the kernel says so at once.
         let buffer = self.xattr_buffer.as_mut_slice();
@@ -245,17 +261,20 @@ impl<W: Write> Packer<'_, W> {
             false => self.xattrs(&folder, &name, &path)?,
         };
         let lower = self.lower;
-        let below = lower.lookup(&path).filter(|_| !parent_is_opaque);
+        let below = if parent_is_opaque { None } else { lower.lookup(&path) };
 
         if file_type == FileType::Directory {
             let fd =
                 openat(&folder, name.as_slice(), OPEN_FOLDER, Mode::empty()).of("open", &path)?;
+            // Of a new folder nothing can show but what is in it.
+            let is_new = below.is_none() && lower.children(&path).is_empty();
             let is_opaque = parent_is_opaque
+                || is_new
                 || match self.before {
                     Some(before) => !before.is_same_folder(&path, &fd).of("read", &path)?,
                     None => self.is_opaque(&folder, &name, &path)?,
                 };
-            let mut entry = self.entry(path.clone(), Kind::Directory, stat, xattrs);
+            let mut entry = self.entry(path.clone(), Kind::Directory, &stat, xattrs);
             self.true_owner(&folder, &name, &mut entry, below.as_ref())?;
             let is_changed = !is_untouched && below.is_none_or(|it| !is_same_folder(&it, &entry));
             self.enter(fd, path, Some(entry), is_opaque)?;
@@ -266,7 +285,7 @@ impl<W: Write> Packer<'_, W> {
         let has_more_names = stat.st_nlink > 1;
         if has_more_names && let Some(first) = self.first_names.get(&inode) {
             let kind = Kind::Hardlink { target: first.path.clone() };
-            let entry = self.entry(path, kind, stat, BTreeMap::new());
+            let entry = self.entry(path, kind, &stat, BTreeMap::new());
             let entry = Entry { uid: first.uid, gid: first.gid, ..entry };
             self.write_folders()?;
             return self.writer.append(entry, &mut io::empty()).map_err(failed);
@@ -287,7 +306,7 @@ impl<W: Write> Packer<'_, W> {
             }
             _ => return Err(refuse(&path, "it is of an unknown type")),
         };
-        let mut entry = self.entry(path, kind, stat, xattrs);
+        let mut entry = self.entry(path, kind, &stat, xattrs);
         self.true_owner(&folder, &name, &mut entry, below.as_ref())?;
         if !matches!(entry.kind, Kind::File { .. }) {
             content = None;
@@ -419,19 +438,25 @@ impl<W: Write> Packer<'_, W> {
     }
 }
 
-/// Lists a folder with what each name is.
-fn list(fd: &OwnedFd, path: &[u8]) -> Result<Vec<(Vec<u8>, Stat)>, StoreError> {
+/// Lists a folder, with what each name is where `with_files` or where it may be something else than a file.
+fn list(fd: &OwnedFd, path: &[u8], with_files: bool) -> Result<Vec<Listed>, StoreError> {
     let mut names = Vec::new();
     let mut buffer = vec![MaybeUninit::uninit(); 32 * 1024];
     let mut listing = RawDir::new(fd, &mut buffer);
     while let Some(entry) = listing.next() {
         let entry = entry.of("list", path)?;
         let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            let stat =
-                statat(fd, name, AtFlags::SYMLINK_NOFOLLOW).of("read", &join_path(path, name))?;
-            names.push((name.to_vec(), stat));
+        if name == b"." || name == b".." {
+            continue;
         }
+        let stat = match entry.file_type() {
+            FileType::RegularFile if !with_files => None,
+            _ => {
+                let stat = statat(fd, name, AtFlags::SYMLINK_NOFOLLOW);
+                Some(stat.of("read", &join_path(path, name))?)
+            }
+        };
+        names.push((name.to_vec(), stat));
     }
     Ok(names)
 }

@@ -21,6 +21,8 @@ const WORTH_A_THREAD: usize = 16;
 /// To hash so many files, or so many bytes, takes longer than to start a thread.
 const MANY_TO_HASH: usize = 64;
 const MUCH_TO_HASH: u64 = 4 << 20;
+/// A thread takes about so many bytes at once, or one file.
+const LARGE: u64 = 1 << 20;
 
 /// With so many files what they take is worth giving back while the build goes on.
 const MANY: usize = 2000;
@@ -271,6 +273,9 @@ pub(super) fn hash(folder: &Folder, root: &[u8], found: &mut [Found]) -> Result<
     let is_much = unknown.len() >= MANY_TO_HASH || n_bytes >= MUCH_TO_HASH;
     let n_threads = if is_much { threads() } else { 1 };
     let n_each = (unknown.len() / (n_threads * 4)).clamp(1, MANY_TO_HASH / 2);
+    // Large files go one by one, so that nobody waits long for the last of them.
+    let n_fit = unknown.len() as u64 * LARGE / n_bytes.max(1);
+    let n_each = n_each.min(usize::try_from(n_fit).unwrap_or(usize::MAX)).max(1);
     let chunks = Mutex::new(unknown.chunks_mut(n_each));
     let work = || -> Result<(), ExecutorError> {
         loop {

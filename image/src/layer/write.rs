@@ -37,7 +37,7 @@ pub struct TarWriter<W> {
     /// Bytes handed to `out` so far.
     offset: u64,
     /// What was not yet handed on: many small entries go together.
-    buffer: Vec<u8>,
+    buffer: Buffer,
     /// Names of whiteouts are names like others.
     plain: bool,
 }
@@ -45,7 +45,7 @@ pub struct TarWriter<W> {
 impl<W: Write> TarWriter<W> {
     /// Starts a layer. Entries with the name of a whiteout are refused, since they would be taken for one.
     pub fn new(out: W) -> Self {
-        Self { out, offset: 0, buffer: Vec::with_capacity(BUFFER), plain: false }
+        Self { out, offset: 0, buffer: Buffer::default(), plain: false }
     }
 
     /// Starts a tar that is no layer but a tree: `.wh.x` is an ordinary file.
@@ -116,7 +116,7 @@ impl<W: Write> TarWriter<W> {
     ///
     /// [`LayerError::Write`].
     pub fn finish(mut self) -> Result<W, LayerError> {
-        self.buffer.resize(self.buffer.len() + 2 * BLOCK, 0);
+        self.buffer.put_zeros(2 * BLOCK);
         self.flush_buffer()?;
         Ok(self.out)
     }
@@ -186,11 +186,11 @@ impl<W: Write> TarWriter<W> {
                 put_octal(&mut block[field], 0);
             }
             seal(&mut block, kind::PAX);
-            self.buffer.extend_from_slice(&block);
-            self.buffer.extend_from_slice(&records);
+            self.buffer.put(&block);
+            self.buffer.put(&records);
             self.pad(records.len() as u64);
         }
-        self.buffer.extend_from_slice(&header_of(entry, &name));
+        self.buffer.put(&header_of(entry, &name));
     }
 
     /// Writes the buffer and the content, reading it into the rest of the buffer.
@@ -203,26 +203,24 @@ impl<W: Write> TarWriter<W> {
     ) -> Result<(), LayerError> {
         let mut left = size;
         while left > 0 {
-            let start = self.buffer.len();
-            if start >= BUFFER {
+            let n_left = BUFFER.saturating_sub(self.buffer.len());
+            if n_left == 0 {
                 self.flush_buffer()?;
                 continue;
             }
-            let n_wanted = usize::try_from(left).unwrap_or(BUFFER).min(BUFFER - start);
-            self.buffer.resize(start + n_wanted, 0);
-            match data.read(&mut self.buffer[start..]) {
+            let n_wanted = usize::try_from(left).unwrap_or(BUFFER).min(n_left);
+            let space = self.buffer.space(n_wanted);
+            match data.read(space) {
                 Ok(0) => {
                     let path = lossy(&entry.path);
                     return Err(LayerError::Size { path, expected: size, found: size - left });
                 }
                 Ok(n_read) => {
-                    self.buffer.truncate(start + n_read);
-                    observe(&self.buffer[start..]);
+                    observe(&space[..n_read]);
+                    self.buffer.filled(n_read);
                     left -= n_read as u64;
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
-                    self.buffer.truncate(start);
-                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(source) => {
                     return Err(LayerError::Content { path: lossy(&entry.path), source });
                 }
@@ -233,8 +231,7 @@ impl<W: Write> TarWriter<W> {
     }
 
     fn pad(&mut self, size: u64) {
-        let len = self.buffer.len() + header::padding(size);
-        self.buffer.resize(len, 0);
+        self.buffer.put_zeros(header::padding(size));
     }
 
     fn flush_full_buffer(&mut self) -> Result<(), LayerError> {
@@ -242,10 +239,55 @@ impl<W: Write> TarWriter<W> {
     }
 
     fn flush_buffer(&mut self) -> Result<(), LayerError> {
-        self.out.write_all(&self.buffer).map_err(|source| LayerError::Write { source })?;
+        self.out.write_all(self.buffer.bytes()).map_err(|source| LayerError::Write { source })?;
         self.offset += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
+    }
+}
+
+/// Bytes that are collected. What was cleared is not filled with zeros again to be read into.
+#[derive(Debug, Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+impl Buffer {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.space(bytes.len()).copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    fn put_zeros(&mut self, n_bytes: usize) {
+        self.space(n_bytes).fill(0);
+        self.len += n_bytes;
+    }
+
+    /// Room for so many bytes, with anything in it.
+    fn space(&mut self, n_bytes: usize) -> &mut [u8] {
+        let end = self.len + n_bytes;
+        if self.bytes.len() < end {
+            self.bytes.resize(end.max(BUFFER), 0);
+        }
+        &mut self.bytes[self.len..end]
+    }
+
+    /// Takes so many bytes of the [`space`](Self::space) in.
+    fn filled(&mut self, n_bytes: usize) {
+        self.len = (self.len + n_bytes).min(self.bytes.len());
     }
 }
 
