@@ -336,6 +336,55 @@ fn privileged_in_the_background() {
 }
 
 #[test]
+fn privileged_stopping() {
+    let it = Fixture::new();
+    let built =
+        it.run_with(&["build", "-q", "-t", "gentle", "-"], b"FROM box\nSTOPSIGNAL SIGWINCH\n");
+    assert_eq!(built.status, Some(0), "{}", built.err);
+    let waits = |signal: &str| {
+        format!("trap 'exit 5' {signal}; echo ready; for n in $(seq 3000); do sleep 0.02; done")
+    };
+    // What is sent, with what options to run and stop, how it ends.
+    for (image, signal, run, stop, status) in [
+        ("gentle", "WINCH", &[][..], &[][..], "5"),
+        ("gentle", "USR1", &["--stop-signal", "usr1"], &[], "5"),
+        ("box", "37", &["--stop-signal", "RTMIN+3"], &[], "5"),
+        ("gentle", "INT", &[], &["-s", "SIGINT"], "5"),
+        ("gentle", "INT", &["--stop-timeout", "1"], &[], "137"),
+        ("gentle", "INT", &[], &["-t", "0"], "137"),
+        ("box", "TERM", &[], &["-s", "9"], "137"),
+    ] {
+        let script = waits(signal);
+        let command = ["-d", "--name", "one", image, "sh", "-c", &script];
+        assert_eq!(it.run(&[&["run"], run, &command].concat()).status, Some(0), "{signal}");
+        eventually("its trap", || it.run(&["logs", "one"]).out == "ready\n");
+        assert_eq!(it.run(&[&["stop"], stop, &["one"]].concat()).out, "one\n");
+        let shown = it.run(&["ps", "-a", "--format", "{{.Status}}"]).out;
+        assert!(
+            shown.starts_with(&format!("Exited ({status})")),
+            "{signal} {run:?} {stop:?}: {shown}"
+        );
+        assert_eq!(it.run(&["rm", "one"]).status, Some(0));
+    }
+    // Other signals are passed on one after the other, and a store is not taken from below a container.
+    let script = "trap 'echo w' WINCH; trap 'echo x' XCPU; trap 'exit 0' TERM; echo ready; for n in $(seq 3000); do sleep 0.02; done";
+    it.run(&["run", "-d", "--name", "one", "box", "sh", "-c", script]);
+    eventually("its traps", || it.run(&["logs", "one"]).out == "ready\n");
+    for (signal, said) in [("WINCH", "ready\nw\n"), ("xcpu", "ready\nw\nx\n")] {
+        assert_eq!(it.run(&["kill", "-s", signal, "one"]).out, "one\n");
+        eventually(signal, || it.run(&["container", "logs", "one"]).out == said);
+    }
+    let refused = it.run(&["system", "reset", "--force"]);
+    assert_eq!(refused.status, Some(1));
+    assert!(refused.err.contains("containers run that use the store: one"), "{}", refused.err);
+    assert!(it.run(&["inspect", "one"]).err.contains("`one` is a container"));
+    assert_eq!(it.run(&["kill", "-s", "NOPE", "one"]).status, Some(2));
+    assert_eq!(it.run(&["rm", "-f", "one", "none"]).status, Some(0), "as in docker");
+    assert_eq!(it.run(&["rm", "none"]).status, Some(1));
+    it.assert_clean();
+}
+
+#[test]
 fn privileged_published_ports() {
     let it = Fixture::new();
     // Each connection is answered with what it says, and hung up on at its end.

@@ -1,5 +1,7 @@
 //! From the results of steps to an image: layers in order, history with times, config, manifest.
 
+use std::borrow::Cow;
+
 use image::{
     DiffId, Digest, ImageId, Platform,
     canonical::to_canonical_json,
@@ -56,8 +58,12 @@ pub(crate) fn assemble(
     if config.created.is_none() {
         config.created = plan.epoch.map(|secs| rfc3339(Timestamp { secs, nanos: 0 }));
     }
-    let config_bytes =
+    let mut config_bytes =
         to_canonical_json(&config).map_err(|source| ExecutorError::Encode { source })?;
+    // What is not UTF-8 cannot be said in it.
+    if let Ok(Cow::Owned(text)) = std::str::from_utf8(&config_bytes).map(parser::replace) {
+        config_bytes = text.into_bytes();
+    }
     let id = ImageId(Digest::of(&config_bytes));
     Ok(Built {
         platform: plan.platform.clone(),

@@ -4,7 +4,7 @@
 //! Unicode's last, private block (`U+10FF00` plus the byte), and turns back into that byte where the value leaves.
 //! Characters of that block in the input are taken apart into their bytes, so nothing is ambiguous.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{borrow::Cow, string::String, vec::Vec};
 
 const BASE: u32 = 0x10_FF00;
 
@@ -45,6 +45,19 @@ pub fn encode(text: &str) -> Vec<u8> {
     bytes
 }
 
+/// Makes text of `text` for those who know nothing of this: U+FFFD for each byte that is not UTF-8, as Go writes JSON.
+pub fn replace(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(|it| byte_of(it).is_some()) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    for chunk in encode(text).utf8_chunks() {
+        out.push_str(chunk.valid());
+        out.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    Cow::Owned(out)
+}
+
 fn char_of(byte: u8) -> char {
     char::from_u32(BASE + u32::from(byte)).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
@@ -58,6 +71,14 @@ fn byte_of(ch: char) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn others_get_a_replacement_for_each_byte() {
+        assert_eq!(replace(&decode(b"caf\xe9 \xe2\x82!")), "caf\u{fffd} \u{fffd}\u{fffd}!");
+        let private = "\u{10ffe9}ä";
+        assert_eq!(replace(&decode(private.as_bytes())), private);
+        assert_eq!(replace("ä"), "ä");
+    }
 
     #[test]
     fn every_byte_survives() {

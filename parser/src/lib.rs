@@ -57,6 +57,6 @@ mod tables;
 mod values;
 mod words;
 
-pub use bytes::{decode, encode};
+pub use bytes::{decode, encode, replace};
 pub use error::{Diagnostic, Mistake, MountError};
 pub use parse::{parse, parse_trigger};

@@ -7,6 +7,7 @@ use std::{
     fs::File,
     io::IsTerminal,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
 };
 
 use rustix::{
@@ -18,10 +19,10 @@ use rustix::{
 use sandbox::{Child, Exit, SandboxError, Stdio};
 use signal_hook::{consts, iterator::Signals};
 
-use crate::{error::RuntimeError, request::RunRequest};
+use crate::{error::RuntimeError, request::RunRequest, signal};
 
 /// Signals that are for the command. What is left out stops, is for kiln itself, or says that kiln is broken.
-const FORWARDED: [i32; 10] = [
+const FORWARDED: [i32; 11] = [
     consts::SIGHUP,
     consts::SIGINT,
     consts::SIGQUIT,
@@ -32,6 +33,8 @@ const FORWARDED: [i32; 10] = [
     consts::SIGCONT,
     consts::SIGIO,
     consts::SIGWINCH,
+    // That there are others.
+    consts::SIGURG,
 ];
 
 /// How many bytes are moved at once: what a pipe holds.
@@ -70,7 +73,12 @@ impl Attachment {
     }
 
     /// Moves bytes and signals until the command has ended and its output is written, to `log` if there is one.
-    pub(crate) fn run(mut self, child: &Child, log: Option<&File>) -> Result<Exit, RuntimeError> {
+    pub(crate) fn run(
+        mut self,
+        child: &Child,
+        folder: &Path,
+        log: Option<&File>,
+    ) -> Result<Exit, RuntimeError> {
         // Given back when this function is left, and not before all output is written.
         let _raw = match self.has_terminal && self.has_input {
             true => Some(RawTerminal::enter()?),
@@ -86,7 +94,7 @@ impl Attachment {
         let signals_end = self.signals.handle();
         let exit = std::thread::scope(|scope| {
             let (terminal, signals) = (terminal.as_ref(), &mut self.signals);
-            scope.spawn(move || forward_signals(signals, child, terminal));
+            scope.spawn(move || forward_signals(signals, child, folder, terminal));
             match terminal {
                 Some(terminal) => {
                     scope.spawn(move || {
@@ -120,7 +128,12 @@ impl Attachment {
 const LAST_REQUEST: usize = 3;
 
 /// Sends what arrives to the command. The window's size goes to its terminal, if it has one.
-fn forward_signals(signals: &mut Signals, child: &Child, terminal: Option<&OwnedFd>) {
+fn forward_signals(
+    signals: &mut Signals,
+    child: &Child,
+    folder: &Path,
+    terminal: Option<&OwnedFd>,
+) {
     let mut n_requests = 0;
     for signal in signals.forever() {
         if matches!(signal, consts::SIGINT | consts::SIGTERM) {
@@ -134,6 +147,14 @@ fn forward_signals(signals: &mut Signals, child: &Child, terminal: Option<&Owned
                 let _ = termios::tcsetwinsize(terminal, window_size());
             }
             Some(_) if signal == consts::SIGHUP => hang_up(child),
+            _ if signal == consts::SIGURG => {
+                for it in signal::take(folder) {
+                    match it {
+                        consts::SIGKILL => child.kill(),
+                        it => drop(child.signal(it)),
+                    }
+                }
+            }
             // One that has ended needs no signal.
             _ => drop(child.signal(signal)),
         }

@@ -17,11 +17,14 @@ use cache::Store;
 use image::ImageId;
 use rustix::{
     io::Errno,
-    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+    process::{self, Pid, PidfdFlags, pidfd_open, pidfd_send_signal},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::error::RuntimeError;
+use crate::{
+    error::RuntimeError,
+    signal::{self, Signal},
+};
 
 /// The end of the name of a folder that is on its way out.
 const REMOVED: &str = ".removed";
@@ -79,6 +82,12 @@ pub struct State {
     /// Its ports that are reached from outside, as docker shows them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<String>,
+    /// What asks its command to end, where that is not SIGTERM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    /// So many seconds the command has to end by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_timeout: Option<u64>,
     /// Remove it when it has ended.
     pub remove: bool,
     /// Who runs it, or ran it.
@@ -126,6 +135,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) image_id: ImageId,
     pub(crate) labels: &'a BTreeMap<String, String>,
     pub(crate) ports: Vec<String>,
+    pub(crate) stop_signal: Option<String>,
+    pub(crate) stop_timeout: Option<u64>,
     pub(crate) remove: bool,
 }
 
@@ -161,6 +172,8 @@ impl Container {
             created: now(),
             labels: draft.labels.clone(),
             ports: draft.ports.clone(),
+            stop_signal: draft.stop_signal.clone(),
+            stop_timeout: draft.stop_timeout,
             remove: draft.remove,
             runner: Runner::here(),
             status: None,
@@ -358,24 +371,12 @@ pub fn is_running(store: &Store, id: &ContainerId) -> Result<bool, RuntimeError>
     has_owner(&folder_of_all(store).join(id.to_string()))
 }
 
-/// Sends a signal, by its name without `SIG`, to the kiln that runs a container, which passes it on. One that has ended gets none.
+/// Sends a signal to a container, by way of the kiln that runs it. One that has ended gets none.
 ///
 /// # Errors
 ///
-/// [`RuntimeError::BadSignal`] if it is none that is passed on, [`RuntimeError::OutOfReach`] if that kiln is in another
-/// container of the machine, [`RuntimeError::Io`] if the signal cannot be sent.
-pub fn send(store: &Store, state: &State, signal: &str) -> Result<(), RuntimeError> {
-    let signal = match signal {
-        "HUP" | "1" => Signal::HUP,
-        "INT" | "2" => Signal::INT,
-        "QUIT" | "3" => Signal::QUIT,
-        "USR1" | "10" => Signal::USR1,
-        "USR2" | "12" => Signal::USR2,
-        "ALRM" | "14" => Signal::ALARM,
-        "TERM" | "15" => Signal::TERM,
-        "CONT" | "18" => Signal::CONT,
-        name => return Err(RuntimeError::BadSignal { name: name.to_owned() }),
-    };
+/// [`RuntimeError::OutOfReach`] if that kiln is in another container of the machine, [`RuntimeError::Io`] if the signal cannot be sent.
+pub fn send(store: &Store, state: &State, signal: Signal) -> Result<(), RuntimeError> {
     let here = Runner::here();
     let runner = state.runner.filter(|it| here.is_some_and(|here| here.namespace == it.namespace));
     let pid = runner.and_then(|it| Pid::from_raw(it.pid)).ok_or(RuntimeError::OutOfReach)?;
@@ -393,7 +394,14 @@ pub fn send(store: &Store, state: &State, signal: &str) -> Result<(), RuntimeErr
     if !is_running(store, &state.id)? {
         return Ok(());
     }
-    match pidfd_send_signal(&handle, signal) {
+    let told = match process::Signal::from_named_raw(signal.number()) {
+        Some(named) if signal.is_passed_on() => named,
+        _ => {
+            signal::leave(&folder_of_all(store).join(state.id.to_string()), signal)?;
+            process::Signal::URG
+        }
+    };
+    match pidfd_send_signal(&handle, told) {
         Ok(()) | Err(Errno::SRCH) => Ok(()),
         Err(errno) => Err(failed(errno)),
     }
@@ -524,7 +532,16 @@ mod tests {
         remove: bool,
     ) -> Draft<'a> {
         let image_id = ImageId(image::Digest::of(b"image"));
-        Draft { name, image: "app", image_id, labels, ports: Vec::new(), remove }
+        Draft {
+            name,
+            image: "app",
+            image_id,
+            labels,
+            ports: Vec::new(),
+            stop_signal: None,
+            stop_timeout: None,
+            remove,
+        }
     }
 
     fn store() -> (tempfile::TempDir, Store) {

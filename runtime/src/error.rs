@@ -36,8 +36,8 @@ pub enum RuntimeError {
         /// Whether that one still runs.
         is_running: bool,
     },
-    /// A signal is none that `kiln run` passes on.
-    #[error("`{name}` is no signal that is passed on")]
+    /// There is no such signal.
+    #[error("there is no signal `{name}`")]
     BadSignal {
         /// The name as given.
         name: String,
@@ -119,7 +119,7 @@ impl RuntimeError {
                 "choose another name; `kiln rm` removes a container that has ended, `--rm` removes it at once",
             ),
             Self::BadSignal { .. } => {
-                Some("known are HUP, INT, QUIT, USR1, USR2, ALRM, TERM, CONT and KILL")
+                Some("name one as `kill -l` does, as INT, SIGINT, 2 or RTMIN+3")
             }
             Self::OutOfReach => Some(
                 "end it where it was started: another container of this machine shares this store",

@@ -10,6 +10,7 @@
 //!   upper/, work/            what it changed of its image, and a folder for overlayfs
 //!   hosts, hostname, resolv.conf
 //!   log                      what it wrote, if it runs in the background
+//!   signals                  those that are to be passed on to the command
 //!   volumes/N/               a volume of the image: upper/ and work/, or data/
 //! containers/ID.removed/     on its way out
 //! ```
@@ -20,7 +21,7 @@
 //! 2. `command` — image config and request make one command with its environment.
 //! 3. [`container`] — the folder: made, listed, removed.
 //! 4. `files`, `mounts` — what is mounted into it; `ports` — what of it is reached from outside.
-//! 5. `attach` — streams, terminal, signals.
+//! 5. `attach` — streams, terminal, signals; [`signal`] — their names and their way.
 //! 6. [`mod@run`] — all of it together.
 //!
 //! # Invariants
@@ -40,6 +41,7 @@ mod mounts;
 mod ports;
 pub mod request;
 pub mod run;
+pub mod signal;
 
 pub use container::{
     Container, ContainerId, Removed, Runner, State, containers, is_running, log, reap, remove,
@@ -49,3 +51,4 @@ pub use error::RuntimeError;
 pub use request::{Bind, Port, RunRequest, Tmpfs};
 pub use run::{Image, run};
 pub use sandbox::Exit;
+pub use signal::Signal;

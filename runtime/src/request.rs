@@ -59,6 +59,10 @@ pub struct RunRequest {
     pub no_new_privs: bool,
     /// No limits of any kind.
     pub privileged: bool,
+    /// What asks the command to end, instead of the image's signal.
+    pub stop_signal: Option<String>,
+    /// So many seconds it has to end by itself then.
+    pub stop_timeout: Option<u64>,
     /// Labels, which mean nothing to kiln.
     pub labels: BTreeMap<String, String>,
 }
@@ -92,6 +96,8 @@ impl Default for RunRequest {
             init: false,
             no_new_privs: false,
             privileged: false,
+            stop_signal: None,
+            stop_timeout: None,
             labels: BTreeMap::new(),
         }
     }

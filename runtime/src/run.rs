@@ -68,6 +68,8 @@ pub fn run(
         image_id: image.id,
         labels: &request.labels,
         ports: ports.iter().filter_map(|it| it.shown().ok()).collect(),
+        stop_signal: stop_signal(&image, request),
+        stop_timeout: request.stop_timeout,
         remove: request.remove,
     };
     let mut container = Container::create(store, &draft)?;
@@ -110,11 +112,17 @@ pub fn run(
         note(&text);
     }
     started(container.state());
-    let exit = attachment.run(&child, log.as_ref())?;
+    let exit = attachment.run(&child, container.folder(), log.as_ref())?;
     drop(child);
     sandbox::release();
     container.ended(exit.shell_status())?;
     Ok(exit)
+}
+
+/// What asks the command to end, by request or by the image.
+fn stop_signal(image: &Image<'_>, request: &RunRequest) -> Option<String> {
+    let of_image = Some(&image.config.config.stop_signal).filter(|it| !it.is_empty());
+    request.stop_signal.as_ref().or(of_image).cloned()
 }
 
 fn view(store: &Store, layers: &[DiffId]) -> Result<View, StoreError> {

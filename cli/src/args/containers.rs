@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{Command, run};
+use super::{Command, run, system};
 
 /// The arguments of `kiln ps`.
 #[derive(Debug, Args)]
@@ -44,9 +44,12 @@ pub struct StopArgs {
     /// The containers, by name, id or start of an id
     #[arg(required = true, value_name = "CONTAINER")]
     pub containers: Vec<String>,
-    /// So many seconds the command has to end by itself
-    #[arg(short, long, alias = "time", value_name = "SECONDS", default_value_t = 10)]
-    pub timeout: u64,
+    /// The signal to send [default: that of `--stop-signal` or STOPSIGNAL, else TERM]
+    #[arg(short, long, value_name = "SIGNAL")]
+    pub signal: Option<String>,
+    /// So many seconds the command has to end by itself [default: that of `--stop-timeout`, else 10]
+    #[arg(short, long, alias = "time", value_name = "SECONDS")]
+    pub timeout: Option<u64>,
 }
 
 /// The arguments of `kiln kill`.
@@ -83,6 +86,8 @@ pub enum ContainerCommand {
     Stop(StopArgs),
     /// Send a signal to containers
     Kill(KillArgs),
+    /// Show what a container in the background has written
+    Logs(system::LogsArgs),
     /// Remove all containers that have ended
     Prune(ContainerPruneArgs),
 }
@@ -96,6 +101,7 @@ impl ContainerCommand {
             Self::Rm(args) => Command::Rm(args),
             Self::Stop(args) => Command::Stop(args),
             Self::Kill(args) => Command::Kill(args),
+            Self::Logs(args) => Command::Logs(args),
             Self::Prune(args) => Command::Container(Self::Prune(args)),
         }
     }

@@ -194,16 +194,11 @@ impl Table for Run {
         value("network-alias", ADDRESSES),
         value("group-add", "use `--user NAME:GROUP`, or put the user into the groups of the image"),
         value("health-cmd", HEALTH),
-        value("stop-signal", "a signal that kiln gets is passed on; send the one you want"),
         value("sysctl", "the kernel's settings are those of the machine; set it there"),
         value("volumes-from", "name the paths with `-v SOURCE:TARGET`"),
         value(
             "volume-driver",
             "there are no named volumes; show a folder of the machine with `-v FOLDER:PATH`",
-        ),
-        value(
-            "stop-timeout",
-            "the third request to end kills the container; `timeout` of the shell counts seconds",
         ),
         value("annotation", "use `--label`"),
         value("label-file", "give each label with `--label`"),

@@ -122,6 +122,12 @@ pub struct RunArgs {
     /// Run the command below an init that passes signals on and takes care of orphans, and not as process 1
     #[arg(long)]
     pub init: bool,
+    /// The signal with which `kiln stop` asks the command to end [default: that of the image, else TERM]
+    #[arg(long, value_name = "SIGNAL", value_parser = signal)]
+    pub stop_signal: Option<String>,
+    /// How many seconds `kiln stop` waits for that
+    #[arg(long, value_name = "SECONDS")]
+    pub stop_timeout: Option<u64>,
     /// Say nothing of the pull.
     #[arg(short, long, hide = true)]
     pub quiet: bool,
@@ -143,6 +149,11 @@ pub struct RunArgs {
     /// What docker has besides.
     #[command(flatten)]
     pub refused: refused::Refused<refused::Run>,
+}
+
+/// The name or number of a signal.
+fn signal(text: &str) -> Result<String, runtime::RuntimeError> {
+    runtime::Signal::parse(text).map(|_| text.to_owned())
 }
 
 /// When to pull an image.

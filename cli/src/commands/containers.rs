@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use cache::Store;
-use runtime::State;
+use runtime::{Signal, State};
 use serde_json::{Value, json};
 
 use super::{Globals, images, system::reset::confirmed};
@@ -25,7 +25,7 @@ use crate::{
     values::size::show,
 };
 
-/// How long a container may take to go when it is killed.
+/// How long a container may take to go when it is asked to, or killed.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked whether one has ended.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -172,7 +172,6 @@ impl Filter {
     }
 }
 
-/// Finds a container by name, id, or start of an id.
 /// Finds a container by its name, or by the beginning of its id.
 pub(crate) fn find(store: &Store, text: &str) -> Result<(State, bool)> {
     let all = runtime::containers(store).or_failed()?;
@@ -196,18 +195,27 @@ pub(crate) fn find(store: &Store, text: &str) -> Result<(State, bool)> {
 fn each(
     texts: &[String],
     globals: &Globals,
+    work: impl FnMut(&Store, &str, &State, bool) -> Result<()>,
+) -> Result<Exit> {
+    each_of(texts, globals, false, work)
+}
+
+fn each_of(
+    texts: &[String],
+    globals: &Globals,
+    may_be_missing: bool,
     mut work: impl FnMut(&Store, &str, &State, bool) -> Result<()>,
 ) -> Result<Exit> {
     let store = globals.store()?;
     let mut failed = None;
     for text in texts {
-        let done = find(&store, text)
-            .and_then(|(state, is_running)| work(&store, text, &state, is_running));
-        match done {
+        let found = find(&store, text);
+        let is_failure = found.is_ok() || !may_be_missing;
+        match found.and_then(|(state, is_running)| work(&store, text, &state, is_running)) {
             Ok(()) => print::out(&format!("{text}\n"))?,
             Err(failure) => {
                 failure.show();
-                failed = Some(failure.exit);
+                failed = failed.or(is_failure.then_some(failure.exit));
             }
         }
     }
@@ -220,7 +228,8 @@ fn each(
 ///
 /// Fails where one of them is not there, or runs; the others have been removed.
 pub fn remove(args: &RmArgs, globals: &Globals) -> Result<Exit> {
-    each(&args.containers, globals, |store, text, state, is_running| {
+    // As in docker, --force is told what is not there, and does not fail.
+    each_of(&args.containers, globals, args.force, |store, text, state, is_running| {
         if is_running && !args.force {
             let failure = Failure::failed(anyhow!("container `{text}` runs"));
             return Err(failure.hint(format!("`kiln stop {text}` ends it, or use --force")));
@@ -238,12 +247,19 @@ pub fn remove(args: &RmArgs, globals: &Globals) -> Result<Exit> {
 ///
 /// Fails where one of them is not there, or does not end.
 pub fn stop(args: &StopArgs, globals: &Globals) -> Result<Exit> {
+    let signal = args.signal.as_deref().map(Signal::parse).transpose().or_input()?;
     each(&args.containers, globals, |store, text, state, is_running| {
         if !is_running {
             return Ok(());
         }
-        send(store, text, state, "TERM")?;
-        match has_ended(store, state, Duration::from_secs(args.timeout), || Ok(()))? {
+        let of_image = state.stop_signal.as_deref().and_then(|it| Signal::parse(it).ok());
+        let signal = signal.or(of_image).unwrap_or(Signal::TERM);
+        if signal == Signal::KILL {
+            return end(store, text, state);
+        }
+        send(store, text, state, signal)?;
+        let patience = args.timeout.or(state.stop_timeout).unwrap_or(PATIENCE.as_secs());
+        match has_ended(store, state, Duration::from_secs(patience), || Ok(()))? {
             true => Ok(()),
             false => end(store, text, state),
         }
@@ -254,24 +270,23 @@ pub fn stop(args: &StopArgs, globals: &Globals) -> Result<Exit> {
 ///
 /// # Errors
 ///
-/// Fails where one of them is not there or does not run, or the signal is none that can be passed on.
+/// Fails where one of them is not there or does not run, or there is no such signal.
 pub fn kill(args: &KillArgs, globals: &Globals) -> Result<Exit> {
-    let name = args.signal.to_ascii_uppercase();
-    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let signal = Signal::parse(&args.signal).or_input()?;
     each(&args.containers, globals, |store, text, state, is_running| {
         if !is_running {
             return Err(Failure::failed(anyhow!("container `{text}` does not run")));
         }
-        match name {
-            "KILL" | "9" => end(store, text, state),
-            name => send(store, text, state, name),
+        match signal {
+            Signal::KILL => end(store, text, state),
+            signal => send(store, text, state, signal),
         }
     })
 }
 
-/// Ends a container as the third request to end does.
+/// Kills a container.
 fn end(store: &Store, text: &str, state: &State) -> Result<()> {
-    match has_ended(store, state, PATIENCE, || send(store, text, state, "TERM"))? {
+    match has_ended(store, state, PATIENCE, || send(store, text, state, Signal::KILL))? {
         true => Ok(()),
         false => Err(Failure::failed(anyhow!("container `{text}` does not end"))),
     }
@@ -295,7 +310,7 @@ fn has_ended(
     Ok(true)
 }
 
-fn send(store: &Store, text: &str, state: &State, signal: &str) -> Result<()> {
+fn send(store: &Store, text: &str, state: &State, signal: Signal) -> Result<()> {
     runtime::send(store, state, signal)
         .with_context(|| format!("cannot send a signal to container `{text}`"))
         .or_failed()

@@ -109,7 +109,13 @@ fn ask_unseen(prompt: &str) -> Result<String> {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
     let stdin = std::io::stdin();
     let before = tcgetattr(&stdin).context("cannot set the terminal up").or_failed()?;
-    let mut silent = before.clone();
+    let (mut silent, as_it_was) = (before.clone(), before.clone());
+    // Whoever changes their mind gets the terminal back.
+    crate::signals::on_interrupt(move || {
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, &as_it_was);
+        print::err("\n");
+        std::process::exit(i32::from(Exit::Interrupted.status()));
+    });
     silent.local_modes.remove(LocalModes::ECHO);
     tcsetattr(&stdin, OptionalActions::Flush, &silent)
         .context("cannot set the terminal up")

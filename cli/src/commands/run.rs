@@ -210,6 +210,8 @@ fn request(args: &RunArgs) -> Result<RunRequest> {
         privileged: args.privileged,
         ports: args.publish.iter().flat_map(|it| it.0.iter().copied()).collect(),
         init: args.init,
+        stop_signal: args.stop_signal.clone(),
+        stop_timeout: args.stop_timeout,
         labels: args
             .labels
             .iter()

@@ -31,7 +31,8 @@ pub fn publish(text: &str) -> Result<Publish, String> {
     };
     let (host, container) = ports.split_once(':').unwrap_or(("", ports));
     let container = exposed(container)?;
-    if host.is_empty() {
+    // Any that is free.
+    if matches!(host, "" | "0") {
         return Ok(Publish(container.map(|it| Port { address, host: 0, container: it }).collect()));
     }
     let host = range(host)?;
@@ -95,6 +96,7 @@ mod tests {
         for (text, expected) in [
             ("80", vec![port(None, 0, 80)]),
             ("8080:80", vec![port(None, 8080, 80)]),
+            ("0:80", vec![port(None, 0, 80)]),
             ("8080:80/tcp", vec![port(None, 8080, 80)]),
             ("127.0.0.1:8080:80", vec![port(Some("127.0.0.1"), 8080, 80)]),
             ("127.0.0.1::80", vec![port(Some("127.0.0.1"), 0, 80)]),

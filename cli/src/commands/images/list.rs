@@ -91,6 +91,9 @@ fn created(image: &NamedImage, config: &ImageConfig) -> i64 {
 
 fn wanted(pattern: Option<&str>, name: &ImageRef) -> bool {
     let Some(pattern) = pattern else { return true };
+    if pattern.contains(['*', '?']) {
+        return Filter::Reference(pattern.to_owned()).accepts_name(name);
+    }
     match ImageRef::parse(pattern) {
         Ok(pattern) => {
             pattern.repository() == name.repository()
@@ -313,5 +316,21 @@ mod tests {
         let name = ImageRef::parse("app:1").expect("a name");
         assert!(wanted(Some("app"), &name) && wanted(Some("app:1"), &name) && wanted(None, &name));
         assert!(!wanted(Some("app:2"), &name) && !wanted(Some("APP"), &name));
+    }
+
+    #[test]
+    fn names_and_patterns() {
+        let name = ImageRef::parse("busybox:1").expect("a name");
+        for (pattern, is_wanted) in [
+            ("busybox", true),
+            ("busybox:1", true),
+            ("busybox:2", false),
+            ("bus*", true),
+            ("bus*:1", true),
+            ("*:2", false),
+            ("b?x", false),
+        ] {
+            assert_eq!(wanted(Some(pattern), &name), is_wanted, "{pattern}");
+        }
     }
 }

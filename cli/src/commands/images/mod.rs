@@ -27,6 +27,10 @@ pub fn find(store: &Store, text: &str) -> Result<NamedImage> {
         return Ok(image);
     }
     let failure = Failure::failed(anyhow!("there is no image `{text}` in the store"));
+    if super::containers::find(store, text).is_ok() {
+        let hint = format!("`{text}` is a container; `kiln ps -a` shows what is known of it");
+        return Err(failure.hint(hint));
+    }
     Err(match similar(store, text)? {
         Some(name) => failure.hint(format!("did you mean `{name}`?")),
         None => failure.hint("`kiln images` lists what is there, `kiln pull` downloads"),

@@ -43,11 +43,26 @@ pub fn run(args: &ResetArgs, globals: &Globals) -> Result<Exit> {
         let failure = Failure::failed(anyhow!("`{mount}` is mounted inside the store"));
         return Err(failure.hint("unmount it first; nothing was removed"));
     }
-    // What running processes use goes only if that was said.
-    Store::open(&root).and_then(|it| it.reset(args.force)).or_failed()?;
+    let store = Store::open(&root).or_failed()?;
+    refuse_if_used(&store)?;
+    store.reset(false).or_failed()?;
     remove(&root).with_context(|| format!("cannot remove `{shown}`")).or_failed()?;
     print::out(&format!("Removed {shown}\n"))?;
     Ok(Exit::Done)
+}
+
+/// A container that runs must be ended first: without the store nobody could see it any more.
+fn refuse_if_used(store: &Store) -> Result<()> {
+    let running = runtime::containers(store).or_failed()?.into_iter().filter(|it| it.1);
+    let names: Vec<String> = running
+        .map(|(state, _)| state.name.unwrap_or_else(|| state.id.short().to_owned()))
+        .collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let names = names.join(" ");
+    let failure = Failure::failed(anyhow!("containers run that use the store: {names}"));
+    Err(failure.hint(format!("`kiln stop {names}` ends them; nothing was removed")))
 }
 
 /// Asks whether to go on.
