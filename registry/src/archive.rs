@@ -216,10 +216,20 @@ impl<S: BlobSource + BlobSink> Contents<'_, S> {
     fn read(&mut self, input: impl Read) -> Result<()> {
         let limits = layer::Limits { max_entries: MAX_ENTRIES, ..layer::Limits::default() };
         let mut tar = TarReader::with(input, Mode::Archive, limits);
-        let tar_error =
-            |source| Error::Tar { action: "read", archive: self.archive.to_owned(), source };
+        let archive = self.archive;
+        let tar_error = |source| Error::Tar { action: "read", archive: archive.to_owned(), source };
+        let mut is_tar = false;
         loop {
-            let entry = match tar.next().map_err(tar_error)? {
+            let next = tar.next().map_err(|source| match source {
+                LayerError::Read { .. } => tar_error(source),
+                _ if is_tar => tar_error(source),
+                _ => Error::Archive {
+                    archive: archive.to_owned(),
+                    problem: "is no image archive: it is no tar".to_owned(),
+                },
+            })?;
+            is_tar = true;
+            let entry = match next {
                 None => break,
                 Some(Record::Entry(entry)) => entry,
                 Some(_) => continue,

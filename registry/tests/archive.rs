@@ -236,7 +236,7 @@ fn broken_archives_are_refused() {
     let position =
         wrong_blob.windows(4).position(|it| it == b"\"os\"").expect("the config is in it");
     wrong_blob[position + 1] = b'O';
-    let cases: [(&str, Vec<u8>, &str); 8] = [
+    let cases: [(&str, Vec<u8>, &str); 9] = [
         (
             "bad-archive",
             old_archive(&[layer, layer], b"BZh9 a layer", "../a/layer.tar"),
@@ -256,6 +256,7 @@ fn broken_archives_are_refused() {
             "digest mismatch",
         ),
         ("local-io", wrong_blob, "cannot store `blobs/sha256/"),
+        ("bad-archive", b"hello".to_vec(), "it is no tar"),
         ("bad-archive", vec![0; 1024], "is no image archive"),
     ];
     for (code, tar, text) in cases {

@@ -21,6 +21,9 @@ use anyhow::{Context as _, anyhow};
 use super::beneath::{self, LARGEST as LARGEST_DOCKERFILE};
 use crate::failure::{Failure, OrFail, Result};
 
+/// So many bytes tell an archive from a Dockerfile: the header of a tar.
+const HEAD: usize = 512;
+
 /// Where a build reads from.
 #[derive(Debug)]
 pub struct Input {
@@ -173,7 +176,7 @@ fn from_stdin(file: Option<&str>, mut stdin: impl Read + Send + 'static) -> Resu
     let mut head = Vec::new();
     stdin
         .by_ref()
-        .take(512)
+        .take(HEAD as u64)
         .read_to_end(&mut head)
         .context("cannot read standard input")
         .or_input()?;
@@ -184,7 +187,15 @@ fn from_stdin(file: Option<&str>, mut stdin: impl Read + Send + 'static) -> Resu
         );
     }
     let archive = is_archive(&head);
-    let stdin = io::Cursor::new(head).chain(stdin);
+    if !archive && head.contains(&0) {
+        let message = anyhow!("standard input is neither a Dockerfile nor a tar archive");
+        return Err(Failure::input(message).hint(
+            "a context may be a tar, plain or compressed with gzip, bzip2, xz or Zstandard",
+        ));
+    }
+    // A terminal that has said it is over would be asked once more.
+    let rest = if head.len() < HEAD { 0 } else { u64::MAX };
+    let stdin = io::Cursor::new(head).chain(stdin.take(rest));
     if archive {
         let path = file.unwrap_or("Dockerfile").to_owned();
         return Ok(Input {
@@ -377,6 +388,28 @@ mod tests {
         assert!(found("-", Some("-"), b"x").is_err());
         assert!(found("-", Some("Dockerfile"), b"FROM a").is_err());
         assert!(found("-", None, b"").is_err_and(|it| it.contains("empty")));
+        let error = found("-", None, b"\x7fELF\0\x01").map(|_| ()).expect_err("it is neither");
+        assert!(error.contains("neither a Dockerfile nor a tar"), "{error}");
+    }
+
+    /// A terminal, which is over when it says so, and begins again when it is asked once more.
+    struct Terminal(Vec<&'static [u8]>);
+
+    impl Read for Terminal {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let piece = self.0.pop().expect("it was not asked again");
+            buffer[..piece.len()].copy_from_slice(piece);
+            Ok(piece.len())
+        }
+    }
+
+    #[test]
+    fn one_end_of_input_is_enough() {
+        let terminal = Terminal(vec![b"", b"FROM stdin\n"]);
+        let input = find("-", None, terminal).expect("a Dockerfile");
+        assert!(
+            matches!(input.dockerfile, Dockerfile::Read { bytes, .. } if bytes == b"FROM stdin\n")
+        );
     }
 
     #[test]
