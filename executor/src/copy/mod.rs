@@ -24,7 +24,7 @@ use self::{
     ahead::Ahead,
     earlier::Earlier,
     gather::{Match, Wanted},
-    place::{Content, Owning, Placement},
+    place::{Content, Item, Owning, Placement},
 };
 use crate::{
     error::ExecutorError,
@@ -319,28 +319,26 @@ fn write_entries<W: Write>(
     mut spool: archive::Spool,
     out: W,
 ) -> Result<(W, LayerIndex), ExecutorError> {
-    let mut entries = placement.finish()?;
-    let wanted = entries.contents().filter_map(|(kind, content)| ahead_of(kind, content));
-    let ahead = Ahead::new(trees, earlier, wanted.collect());
+    let entries = placement.finish()?;
     let mut writer = IndexedTarWriter::new(out);
     writer.expect(entries.len());
-    ahead.write(|files| {
-        for (entry, content) in entries.each() {
+    Ahead::new(trees, earlier, entries).write(|items| {
+        while let Some(Item { entry, content, digest }) = items.next()? {
             let path = lossy(&entry.path);
             let size = entry.kind.size();
             let result = match content {
                 Content::Nothing => writer.append(entry, &mut std::io::empty()),
-                Content::Inline(bytes) => writer.append(entry, &mut bytes.as_slice()),
-                Content::Ahead => match files.next()? {
-                    Some((bytes, content)) => writer.append_read(entry, &bytes, content),
-                    None => return Err(ExecutorError::NotFound { path }),
+                Content::Inline(bytes) => match digest {
+                    Some(digest) => writer.append_read(entry, &bytes, digest),
+                    None => writer.append(entry, &mut bytes.as_slice()),
                 },
-                Content::File(..) if size == 0 => writer.append(entry, &mut std::io::empty()),
-                Content::File(tree_idx, from, content) => {
-                    let file = trees[tree_idx].open(&from)?;
+                Content::File(_) if size == 0 => writer.append(entry, &mut std::io::empty()),
+                Content::File(origin) => {
+                    let from = items.origin(origin, &entry.path);
+                    let file = trees[origin.tree_idx].open(&from)?;
                     let written = writer.append(entry, &mut file.take(size));
                     // Under the key of this copy there must be what the key is made of.
-                    let is_same = content.is_none_or(|it| writer.last_content() == Some(&it));
+                    let is_same = digest.is_none_or(|it| writer.last_content() == Some(&it));
                     if written.is_ok() && !is_same {
                         return Err(ExecutorError::Changed { path: lossy(&from) });
                     }
@@ -358,16 +356,4 @@ fn write_entries<W: Write>(
         Ok(())
     })?;
     Ok(writer.finish()?)
-}
-
-/// Takes a small file's path out of its content: it is read ahead.
-fn ahead_of(kind: &Kind, content: &mut Content) -> Option<ahead::Wanted> {
-    match (kind, &mut *content) {
-        (&Kind::File { size: size @ 1..=ahead::SMALL }, Content::File(tree_idx, path, digest)) => {
-            let (tree_idx, path, digest) = (*tree_idx, std::mem::take(path), *digest);
-            *content = Content::Ahead;
-            Some(ahead::Wanted { tree_idx, path, size, content: digest })
-        }
-        _ => None,
-    }
 }

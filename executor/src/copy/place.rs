@@ -3,7 +3,7 @@
 //! A [`Placement`] is the tree below plus what this step puts over it. Paths given to it may lead through links of the
 //! tree below; entries are kept under real paths.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 
 use image::entry::{Entry, Kind, Time};
 use planner::mode::Mode;
@@ -21,12 +21,21 @@ pub(crate) enum Content {
     Nothing,
     /// Bytes in memory.
     Inline(Vec<u8>),
-    /// A file of one of the step's trees, at a real path, with the digest that is in the step's key.
-    File(usize, Vec<u8>, Option<[u8; 32]>),
-    /// A small file that is read ahead, the next of those.
-    Ahead,
+    /// A file of one of the step's trees.
+    File(Origin),
     /// A part of a file that was unpacked aside: offset and length.
     Spooled(u64, u64),
+}
+
+/// Where a file is that is copied. Its path is not kept twice: that of the copy ends like it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    /// Which tree of the step it is in.
+    pub tree_idx: usize,
+    /// Which of the matches it belongs to.
+    found: usize,
+    /// Where the part of the copy's path begins that is its path below the match; none for the match itself.
+    below: Option<usize>,
 }
 
 /// A file to be written.
@@ -51,13 +60,39 @@ pub(crate) struct Owning<'a> {
 pub(crate) struct Placement<'a> {
     below: &'a Tree,
     owning: Owning<'a>,
+    /// The real paths of the matches, see [`Origin`].
+    matches: Vec<Vec<u8>>,
     placed: BTreeMap<Vec<u8>, Box<Placed>>,
 }
 
-/// All that a layer holds, in an order in which parents come first.
+/// All that a layer holds, in an order in which parents come first. Each is let go of when it is taken.
 pub(crate) struct Entries {
-    placed: BTreeMap<Vec<u8>, Box<Placed>>,
+    placed: btree_map::IntoIter<Vec<u8>, Box<Placed>>,
     latest: Option<i64>,
+    origins: Origins,
+}
+
+/// The real paths of the matches: what leads from an [`Origin`] to a path.
+#[derive(Default)]
+pub(crate) struct Origins(Vec<Vec<u8>>);
+
+/// One of the entries.
+pub(crate) struct Item {
+    pub entry: Entry,
+    pub content: Content,
+    /// The BLAKE3 of a file: that in the step's key, or that of what was read.
+    pub digest: Option<[u8; 32]>,
+}
+
+impl Origins {
+    /// The real path of what was copied to `path`.
+    pub(crate) fn path(&self, origin: Origin, path: &[u8]) -> Vec<u8> {
+        let found = self.0.get(origin.found).map_or(&[][..], Vec::as_slice);
+        match origin.below {
+            Some(start) => join(found, path.get(start..).unwrap_or_default()),
+            None => found.to_vec(),
+        }
+    }
 }
 
 impl Entries {
@@ -66,26 +101,27 @@ impl Entries {
         self.placed.len()
     }
 
-    /// What each entry is, and where its content comes from.
-    pub(crate) fn contents(&mut self) -> impl Iterator<Item = (&Kind, &mut Content)> {
-        self.placed.values_mut().map(|it| (&it.node.kind, &mut it.content))
+    /// What leads to their files.
+    pub(crate) fn take_origins(&mut self) -> Origins {
+        std::mem::take(&mut self.origins)
     }
+}
 
-    /// The entries.
-    pub(crate) fn each(self) -> impl Iterator<Item = (Entry, Content)> {
-        let latest = self.latest.unwrap_or(i64::MAX);
-        self.placed.into_iter().map(move |(path, placed)| {
-            let Placed { node, content } = *placed;
-            let Node { kind, mode, uid, gid, mtime, xattrs, .. } = node;
-            let mtime = Time { secs: mtime.secs.min(latest), nanos: 0 };
-            (Entry { path, kind, mode, uid, gid, mtime, xattrs }, content)
-        })
+impl Iterator for Entries {
+    type Item = Item;
+
+    fn next(&mut self) -> Option<Item> {
+        let (path, placed) = self.placed.next()?;
+        let Placed { node, content } = *placed;
+        let Node { kind, mode, uid, gid, mtime, xattrs, content: digest, .. } = node;
+        let mtime = Time { secs: mtime.secs.min(self.latest.unwrap_or(i64::MAX)), nanos: 0 };
+        Some(Item { entry: Entry { path, kind, mode, uid, gid, mtime, xattrs }, content, digest })
     }
 }
 
 impl<'a> Placement<'a> {
     pub(crate) fn new(below: &'a Tree, owning: Owning<'a>) -> Self {
-        Self { below, owning, placed: BTreeMap::new() }
+        Self { below, owning, matches: Vec::new(), placed: BTreeMap::new() }
     }
 
     /// Copies one match to `dest`, which ends in a slash if it is a folder.
@@ -94,6 +130,8 @@ impl<'a> Placement<'a> {
         self.ensure_folder_of(dest)?;
         let target = self.resolve(dest)?;
         let existing = self.lookup(&target)?;
+        let origin = Origin { tree_idx, found: self.matches.len(), below: None };
+        self.matches.push(root_path);
         if root.is_dir() {
             match existing {
                 Some(node) if !node.is_dir() => {
@@ -103,7 +141,7 @@ impl<'a> Placement<'a> {
                 None => self.make_folders(&target)?,
             }
             for it in below {
-                self.put_found(tree_idx, &root_path, it, &target)?;
+                self.put_found(origin, it, &target)?;
             }
             return Ok(());
         }
@@ -112,7 +150,7 @@ impl<'a> Placement<'a> {
             _ => target,
         };
         let content = match root.kind {
-            Kind::File { .. } => Content::File(tree_idx, root_path, root.content),
+            Kind::File { .. } => Content::File(origin),
             _ => Content::Nothing,
         };
         self.put_file(target, self.owned(root), content)
@@ -233,7 +271,7 @@ impl<'a> Placement<'a> {
         for (path, placed) in &mut self.placed {
             let Placed { node, content } = &mut **placed;
             let tree_idx = match content {
-                Content::File(tree_idx, ..) => *tree_idx,
+                Content::File(origin) => origin.tree_idx,
                 _ => usize::MAX,
             };
             if let (Some(id), Kind::File { .. }) = (node.file_id.take(), &node.kind) {
@@ -247,21 +285,22 @@ impl<'a> Placement<'a> {
                 }
             }
         }
-        Ok(Entries { placed: self.placed, latest: self.owning.times.latest })
+        let origins = Origins(self.matches);
+        Ok(Entries { placed: self.placed.into_iter(), latest: self.owning.times.latest, origins })
     }
 
     /// Puts what was found in a folder of a tree into the folder `target`.
     fn put_found(
         &mut self,
-        tree_idx: usize,
-        folder: &[u8],
+        origin: Origin,
         found: Found,
         target: &[u8],
     ) -> Result<(), ExecutorError> {
         let path = join(target, &found.path);
         let content = match found.node.kind {
             Kind::File { .. } => {
-                Content::File(tree_idx, join(folder, &found.path), found.node.content)
+                let below = Some(path.len() - found.path.len());
+                Content::File(Origin { below, ..origin })
             }
             _ => Content::Nothing,
         };
