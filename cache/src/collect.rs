@@ -154,9 +154,9 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// - [`StoreError::InUse`] if another process has a lease and `force` is not given.
+    /// - [`StoreError::InUse`] if another process has a lease.
     /// - [`StoreError::Io`] if something cannot be removed.
-    pub fn reset(&self, force: bool) -> Result<(), StoreError> {
+    pub fn reset(&self) -> Result<(), StoreError> {
         let _lock = self.lock("prune")?;
         let stopped = self.stop_leases()?;
         let n_leases = files::names(&self.path("leases"))?
@@ -165,7 +165,7 @@ impl Store {
                 !matches!(crate::store::try_existing(&self.path("leases").join(it)), Ok(Some(_)))
             }) // locked: alive
             .count();
-        if n_leases > 0 && !force {
+        if n_leases > 0 {
             return Err(StoreError::InUse { path: self.root().to_owned() });
         }
         let graveyard = self.scratch()?;

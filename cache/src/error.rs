@@ -194,6 +194,9 @@ impl StoreError {
             Self::OtherOwners { .. } => Some(
                 "use a store of your own (`--root`), or empty this one with `kiln system reset` as who it belongs to",
             ),
+            Self::InUse { .. } => {
+                Some("wait for the builds and containers that use it, or end them")
+            }
             Self::AnotherUser { .. } => {
                 Some("run kiln as that user, or use a store of your own (`--root`)")
             }

@@ -267,9 +267,8 @@ impl<W: Write> Packer<'_, W> {
             let fd =
                 openat(&folder, name.as_slice(), OPEN_FOLDER, Mode::empty()).of("open", &path)?;
             // Of a new folder nothing can show but what is in it.
-            let is_new = below.is_none() && lower.children(&path).is_empty();
             let is_opaque = parent_is_opaque
-                || is_new
+                || below.is_none()
                 || match self.before {
                     Some(before) => !before.is_same_folder(&path, &fd).of("read", &path)?,
                     None => self.is_opaque(&folder, &name, &path)?,

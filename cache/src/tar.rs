@@ -65,8 +65,7 @@ impl Store {
         }))
     }
 
-    /// Opens the tar of a layer if it is here as such, and calls `each` for every file that is in it, with its BLAKE3, its offset and its
-    /// length. Nothing is checked: whoever reads a file there compares it with the hash.
+    /// Opens the tar of a layer if it is here as such, and calls `each` for every file that is in it, with its BLAKE3 and its offset. Nothing is checked: whoever reads a file there compares it with the hash.
     ///
     /// # Errors
     ///
@@ -74,7 +73,7 @@ impl Store {
     pub fn look_into_tar(
         &self,
         diff_id: &DiffId,
-        mut each: impl FnMut([u8; 32], u64, u64),
+        mut each: impl FnMut([u8; 32], u64),
     ) -> Result<Option<File>, StoreError> {
         let path = self.blob_path(&diff_id.0);
         let tar = match File::open(&path) {
@@ -84,8 +83,8 @@ impl Store {
         };
         let Some(bytes) = self.index_bytes(diff_id)? else { return Ok(None) };
         let decoded = LayerIndex::decode_each(&bytes, |_, change| {
-            if let Change::Entry { entry, content: Some(content), offset } = change {
-                each(content, offset, entry.kind.size());
+            if let Change::Entry { content: Some(content), offset, .. } = change {
+                each(content, offset);
             }
         });
         Ok(decoded.is_ok_and(|(found, _)| found == *diff_id).then_some(tar))

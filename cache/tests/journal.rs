@@ -95,6 +95,6 @@ fn lists_of_files_go_with_their_steps_and_builds_with_the_store() {
     assert!(!line.exists());
     store.put_journal(&entry(1, 5, 5, false), b"a build").expect("written");
 
-    store.reset(true).expect("reset");
+    store.reset().expect("reset");
     assert_eq!(builds(&store, 1).len(), 0);
 }

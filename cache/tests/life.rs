@@ -201,9 +201,9 @@ fn a_store_can_be_emptied() {
     store.tag(&name("app"), &image(&store, &layer(&store, b"one"))).expect("tagged");
     let other = Store::open(store.root()).expect("another handle");
     let lease = other.lease().expect("a lease");
-    assert!(matches!(store.reset(false), Err(StoreError::InUse { .. })));
+    assert!(matches!(store.reset(), Err(StoreError::InUse { .. })));
     drop(lease);
-    store.reset(false).expect("emptied");
+    store.reset().expect("emptied");
     assert_eq!(store.images().expect("a list"), []);
     assert_eq!(store.layers().expect("a list"), []);
     layer(&store, b"and used again");

@@ -634,7 +634,7 @@ fn privileged_root_writes_nothing_into_a_users_store() {
         ("a download", store.resume_blob(&digest).map(drop)),
         ("a tree", store.stage_tree().map(drop)),
         ("a prune", store.prune(&PruneOptions::everything()).map(drop)),
-        ("a reset", store.reset(true)),
+        ("a reset", store.reset()),
         ("a check", store.check(CheckOptions::default()).map(drop)),
     ] {
         let refused = matches!(result, Err(StoreError::AnotherUser { owner: 1000, user: 0, .. }));

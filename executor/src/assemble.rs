@@ -60,8 +60,9 @@ pub(crate) fn assemble(
     }
     let mut config_bytes =
         to_canonical_json(&config).map_err(|source| ExecutorError::Encode { source })?;
-    // What is not UTF-8 cannot be said in it.
-    if let Ok(Cow::Owned(text)) = std::str::from_utf8(&config_bytes).map(parser::replace) {
+    // What is not UTF-8 cannot be said in it; this is how Go's encoder writes it.
+    let text = std::str::from_utf8(&config_bytes).map(|it| parser::replace(it, r"\ufffd"));
+    if let Ok(Cow::Owned(text)) = text {
         config_bytes = text.into_bytes();
     }
     let id = ImageId(Digest::of(&config_bytes));

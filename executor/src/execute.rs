@@ -24,7 +24,7 @@ use planner::{
 use self::find::{Found, Missing};
 use crate::{
     assemble::{self, Built, StepLayer},
-    copy::{self, Gathered, earlier::Place},
+    copy::{self, Gathered, earlier::Site},
     error::{ExecutorError, StepError},
     face::Use,
     image_source::TaskHandle,
@@ -475,15 +475,15 @@ impl<'a> Execution<'a> {
         };
         task.start();
         let store = &self.session.store;
-        let place = Place::of(op, &trees);
-        let earlier = place.as_ref().and_then(|it| it.earlier(store, &gathered));
+        let site = Site::of(op, &trees);
+        let earlier = site.as_ref().and_then(|it| it.earlier(store, &gathered));
         let how = copy::How { times: self.times(), options: store.options(), earlier };
         let compression = self.compression_of(step);
         let made = self.write_layer(compression, |out| {
             copy::write_copy(op, gathered, &trees, &below, how, out)
         })?;
-        if let (Some(place), Compression::Uncompressed) = (place, compression) {
-            made.index.iter().for_each(|it| place.note(it.diff_id));
+        if let (Some(site), Compression::Uncompressed) = (site, compression) {
+            made.index.iter().for_each(|it| site.note(it.diff_id));
         }
         Ok(made)
     }

@@ -45,15 +45,15 @@ pub fn encode(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Makes text of `text` for those who know nothing of this: U+FFFD for each byte that is not UTF-8, as Go writes JSON.
-pub fn replace(text: &str) -> Cow<'_, str> {
+/// Makes text of `text` for those who know nothing of this, with `replacement` for each byte that is not UTF-8.
+pub fn replace<'a>(text: &'a str, replacement: &str) -> Cow<'a, str> {
     if !text.chars().any(|it| byte_of(it).is_some()) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len());
     for chunk in encode(text).utf8_chunks() {
         out.push_str(chunk.valid());
-        out.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+        chunk.invalid().iter().for_each(|_| out.push_str(replacement));
     }
     Cow::Owned(out)
 }
@@ -74,10 +74,10 @@ mod tests {
 
     #[test]
     fn others_get_a_replacement_for_each_byte() {
-        assert_eq!(replace(&decode(b"caf\xe9 \xe2\x82!")), "caf\u{fffd} \u{fffd}\u{fffd}!");
+        assert_eq!(replace(&decode(b"caf\xe9 \xe2\x82!"), "?"), "caf? ??!");
         let private = "\u{10ffe9}ä";
-        assert_eq!(replace(&decode(private.as_bytes())), private);
-        assert_eq!(replace("ä"), "ä");
+        assert_eq!(replace(&decode(private.as_bytes()), "?"), private);
+        assert_eq!(replace("ä", "?"), "ä");
     }
 
     #[test]

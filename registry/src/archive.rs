@@ -221,12 +221,11 @@ impl<S: BlobSource + BlobSink> Contents<'_, S> {
         let mut is_tar = false;
         loop {
             let next = tar.next().map_err(|source| match source {
-                LayerError::Read { .. } => tar_error(source),
-                _ if is_tar => tar_error(source),
-                _ => Error::Archive {
-                    archive: archive.to_owned(),
-                    problem: "is no image archive: it is no tar".to_owned(),
-                },
+                LayerError::Header { .. } | LayerError::Truncated { .. } if !is_tar => {
+                    let problem = "is no image archive: it is no tar".to_owned();
+                    Error::Archive { archive: archive.to_owned(), problem }
+                }
+                source => tar_error(source),
             })?;
             is_tar = true;
             let entry = match next {

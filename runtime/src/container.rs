@@ -85,9 +85,9 @@ pub struct State {
     /// What asks its command to end, where that is not SIGTERM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<String>,
-    /// So many seconds the command has to end by itself.
+    /// So many seconds the command has to end by itself; -1 is for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stop_timeout: Option<u64>,
+    pub stop_timeout: Option<i64>,
     /// Remove it when it has ended.
     pub remove: bool,
     /// Who runs it, or ran it.
@@ -136,7 +136,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) labels: &'a BTreeMap<String, String>,
     pub(crate) ports: Vec<String>,
     pub(crate) stop_signal: Option<String>,
-    pub(crate) stop_timeout: Option<u64>,
+    pub(crate) stop_timeout: Option<i64>,
     pub(crate) remove: bool,
 }
 
@@ -377,6 +377,19 @@ pub fn is_running(store: &Store, id: &ContainerId) -> Result<bool, RuntimeError>
 ///
 /// [`RuntimeError::OutOfReach`] if that kiln is in another container of the machine, [`RuntimeError::Io`] if the signal cannot be sent.
 pub fn send(store: &Store, state: &State, signal: Signal) -> Result<(), RuntimeError> {
+    tell(store, state, Some(signal))
+}
+
+/// Asks the kiln that runs a container to end it. When it is asked for the third time it does, whatever the command makes of it.
+///
+/// # Errors
+///
+/// Those of [`send`].
+pub fn ask_to_end(store: &Store, state: &State) -> Result<(), RuntimeError> {
+    tell(store, state, None)
+}
+
+fn tell(store: &Store, state: &State, by: Option<Signal>) -> Result<(), RuntimeError> {
     let here = Runner::here();
     let runner = state.runner.filter(|it| here.is_some_and(|here| here.namespace == it.namespace));
     let pid = runner.and_then(|it| Pid::from_raw(it.pid)).ok_or(RuntimeError::OutOfReach)?;
@@ -394,12 +407,15 @@ pub fn send(store: &Store, state: &State, signal: Signal) -> Result<(), RuntimeE
     if !is_running(store, &state.id)? {
         return Ok(());
     }
-    let told = match process::Signal::from_named_raw(signal.number()) {
-        Some(named) if signal.is_passed_on() => named,
-        _ => {
-            signal::leave(&folder_of_all(store).join(state.id.to_string()), signal)?;
-            process::Signal::URG
+    let told = match by {
+        // That there is one in the file.
+        Some(signal) => {
+            match signal::leave(&folder_of_all(store).join(state.id.to_string()), signal)? {
+                true => process::Signal::URG,
+                false => return Ok(()),
+            }
         }
+        None => process::Signal::TERM,
     };
     match pidfd_send_signal(&handle, told) {
         Ok(()) | Err(Errno::SRCH) => Ok(()),

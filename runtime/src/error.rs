@@ -36,12 +36,6 @@ pub enum RuntimeError {
         /// Whether that one still runs.
         is_running: bool,
     },
-    /// There is no such signal.
-    #[error("there is no signal `{name}`")]
-    BadSignal {
-        /// The name as given.
-        name: String,
-    },
     /// The process that runs a container cannot be seen from here.
     #[error("who runs it is not known here")]
     OutOfReach,
@@ -96,7 +90,6 @@ impl RuntimeError {
             Self::RelativeWorkdir { .. } => "relative-workdir",
             Self::BadName { .. } => "bad-container-name",
             Self::NameInUse { .. } => "container-name-in-use",
-            Self::BadSignal { .. } => "bad-signal",
             Self::OutOfReach => "out-of-reach",
             Self::NotATerminal => "not-a-terminal",
             Self::Terminal { .. } => "terminal",
@@ -118,9 +111,6 @@ impl RuntimeError {
             Self::NameInUse { .. } => Some(
                 "choose another name; `kiln rm` removes a container that has ended, `--rm` removes it at once",
             ),
-            Self::BadSignal { .. } => {
-                Some("name one as `kill -l` does, as INT, SIGINT, 2 or RTMIN+3")
-            }
             Self::OutOfReach => Some(
                 "end it where it was started: another container of this machine shares this store",
             ),

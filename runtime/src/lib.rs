@@ -21,7 +21,7 @@
 //! 2. `command` — image config and request make one command with its environment.
 //! 3. [`container`] — the folder: made, listed, removed.
 //! 4. `files`, `mounts` — what is mounted into it; `ports` — what of it is reached from outside.
-//! 5. `attach` — streams, terminal, signals; [`signal`] — their names and their way.
+//! 5. `attach` — streams, terminal, signals; [`signal`] — those that others send.
 //! 6. [`mod@run`] — all of it together.
 //!
 //! # Invariants
@@ -44,8 +44,8 @@ pub mod run;
 pub mod signal;
 
 pub use container::{
-    Container, ContainerId, Removed, Runner, State, containers, is_running, log, reap, remove,
-    remove_ended, send, sizes,
+    Container, ContainerId, Removed, Runner, State, ask_to_end, containers, is_running, log, reap,
+    remove, remove_ended, send, sizes,
 };
 pub use error::RuntimeError;
 pub use request::{Bind, Port, RunRequest, Tmpfs};

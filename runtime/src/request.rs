@@ -61,8 +61,8 @@ pub struct RunRequest {
     pub privileged: bool,
     /// What asks the command to end, instead of the image's signal.
     pub stop_signal: Option<String>,
-    /// So many seconds it has to end by itself then.
-    pub stop_timeout: Option<u64>,
+    /// So many seconds it has to end by itself then; -1 is for ever.
+    pub stop_timeout: Option<i64>,
     /// Labels, which mean nothing to kiln.
     pub labels: BTreeMap<String, String>,
 }

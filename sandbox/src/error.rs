@@ -171,7 +171,7 @@ impl SandboxError {
             Self::Limit { .. } => Some("a hard limit can only be raised with CAP_SYS_RESOURCE"),
             Self::Unsupported { remedy: Some(remedy), .. } => Some(remedy),
             Self::Unsupported { .. } => Some("`kiln info` shows what each kind of sandbox needs"),
-            Self::NoNetwork { reason } if reason.contains("/dev/net/tun") => Some(
+            Self::NoNetwork { reason } if reason.contains(crate::net::TUN) => Some(
                 "let this user open it (on a machine without systemd or udev: `chmod 666 /dev/net/tun`), or use the network of the machine: `--network=host`",
             ),
             Self::NoNetwork { .. } => Some(

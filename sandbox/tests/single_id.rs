@@ -218,13 +218,14 @@ fn what_is_made_at_once_has_its_owner() {
     std::fs::create_dir(&everybodys).unwrap();
     std::fs::set_permissions(&everybodys, std::fs::Permissions::from_mode(0o777)).unwrap();
     let script = "cd /all; (for i in $(seq 300); do mkdir d$i; done) & \
-        for i in $(seq 300); do until true >d$i/f; do true; done 2>/dev/null; done; wait; \
+        n=0; for i in $(seq 300); do until true >d$i/f; do n=$((n+1)); [ $n -lt 1000000 ] || exit 9; done 2>/dev/null; done; wait; \
         stat -c %u:%g d* d*/f | sort -u; stat -c %n d*/f | wc -l";
     assert_eq!(sh(&root, "1000:1000", script), "1000:1000\n300\n");
     // Where the supervisor cannot see what the kernel sees, the kernel answers.
-    let script = "echo 5 >/proc/self/oom_score_adj; cat /proc/self/oom_score_adj; cd /proc/self; echo 6 >oom_score_adj; \
-        cat /proc/$$/oom_score_adj; echo x >/dev/fd/1; mkdir /all/no/d 2>/dev/null || echo no";
-    assert_eq!(sh(&root, "1000:1000", script), "5\n6\nx\nno\n");
+    let script = "echo 5 >/proc/self/oom_score_adj; cat /proc/self/oom_score_adj; cd /; echo 6 >proc/self/oom_score_adj; \
+        cat /proc/self/oom_score_adj; ln -s ../proc/self/oom_score_adj /all/o; echo 7 >/all/o; cat /proc/self/oom_score_adj; \
+        ln -s /proc/self/fd /all/fd; echo x >/all/fd/1; echo y >/dev/fd/1";
+    assert_eq!(sh(&root, "1000:1000", script), "5\n6\n7\nx\ny\n");
 }
 
 fn a_killed_command_ends_at_once() {

@@ -47,9 +47,9 @@ pub struct StopArgs {
     /// The signal to send [default: that of `--stop-signal` or STOPSIGNAL, else TERM]
     #[arg(short, long, value_name = "SIGNAL")]
     pub signal: Option<String>,
-    /// So many seconds the command has to end by itself [default: that of `--stop-timeout`, else 10]
-    #[arg(short, long, alias = "time", value_name = "SECONDS")]
-    pub timeout: Option<u64>,
+    /// So many seconds the command has to end by itself, -1 for ever [default: that of `--stop-timeout`, else 10]
+    #[arg(short, long, alias = "time", value_name = "SECONDS", allow_hyphen_values = true)]
+    pub timeout: Option<i64>,
 }
 
 /// The arguments of `kiln kill`.
@@ -101,7 +101,7 @@ impl ContainerCommand {
             Self::Rm(args) => Command::Rm(args),
             Self::Stop(args) => Command::Stop(args),
             Self::Kill(args) => Command::Kill(args),
-            Self::Logs(args) => Command::Logs(args),
+            Self::Logs(args) => Command::Logs(system::LogsArgs { is_container: true, ..args }),
             Self::Prune(args) => Command::Container(Self::Prune(args)),
         }
     }

@@ -125,9 +125,9 @@ pub struct RunArgs {
     /// The signal with which `kiln stop` asks the command to end [default: that of the image, else TERM]
     #[arg(long, value_name = "SIGNAL", value_parser = signal)]
     pub stop_signal: Option<String>,
-    /// How many seconds `kiln stop` waits for that
-    #[arg(long, value_name = "SECONDS")]
-    pub stop_timeout: Option<u64>,
+    /// How many seconds `kiln stop` waits for that; -1 is for ever
+    #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
+    pub stop_timeout: Option<i64>,
     /// Say nothing of the pull.
     #[arg(short, long, hide = true)]
     pub quiet: bool,
@@ -152,8 +152,8 @@ pub struct RunArgs {
 }
 
 /// The name or number of a signal.
-fn signal(text: &str) -> Result<String, runtime::RuntimeError> {
-    runtime::Signal::parse(text).map(|_| text.to_owned())
+fn signal(text: &str) -> Result<String, String> {
+    crate::values::signal::signal(text).map(|_| text.to_owned())
 }
 
 /// When to pull an image.

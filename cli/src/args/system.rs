@@ -131,6 +131,9 @@ pub struct LogsArgs {
     /// Only steps whose name has this text in it
     #[arg(long, value_name = "TEXT")]
     pub step: Option<String>,
+    /// It was asked as `kiln container logs`.
+    #[arg(skip)]
+    pub is_container: bool,
 }
 
 /// The arguments of `kiln info`.

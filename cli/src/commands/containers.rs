@@ -22,11 +22,13 @@ use crate::{
     progress::line::fit,
     template::Template,
     time,
-    values::size::show,
+    values::{signal::signal, size::show},
 };
 
 /// How long a container may take to go when it is asked to, or killed.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// One that is killed is gone by then.
+const SOON: Duration = Duration::from_secs(1);
 /// How often it is looked whether one has ended.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -174,20 +176,28 @@ impl Filter {
 
 /// Finds a container by its name, or by the beginning of its id.
 pub(crate) fn find(store: &Store, text: &str) -> Result<(State, bool)> {
+    look_up(store, text)?.ok_or_else(|| missing(text))
+}
+
+fn missing(text: &str) -> Failure {
+    let failure = Failure::failed(anyhow!("there is no container `{text}`"));
+    failure.hint("`kiln ps -a` lists what is there")
+}
+
+fn look_up(store: &Store, text: &str) -> Result<Option<(State, bool)>> {
     let all = runtime::containers(store).or_failed()?;
     if let Some(found) = all.iter().find(|it| it.0.name.as_deref() == Some(text)) {
-        return Ok(found.clone());
+        return Ok(Some(found.clone()));
     }
     let begins = |it: &&(State, bool)| !text.is_empty() && it.0.id.to_string().starts_with(text);
     let mut found = all.iter().filter(begins);
     match (found.next(), found.next()) {
-        (Some(one), None) => Ok(one.clone()),
+        (Some(one), None) => Ok(Some(one.clone())),
         (Some(_), Some(_)) => Err(Failure::failed(anyhow!(
             "`{text}` is the beginning of the ids of several containers"
         ))
         .hint("`kiln ps -a --no-trunc` shows them in full")),
-        (None, _) => Err(Failure::failed(anyhow!("there is no container `{text}`"))
-            .hint("`kiln ps -a` lists what is there")),
+        (None, _) => Ok(None),
     }
 }
 
@@ -209,13 +219,20 @@ fn each_of(
     let store = globals.store()?;
     let mut failed = None;
     for text in texts {
-        let found = find(&store, text);
-        let is_failure = found.is_ok() || !may_be_missing;
-        match found.and_then(|(state, is_running)| work(&store, text, &state, is_running)) {
+        let done = match look_up(&store, text) {
+            Ok(Some((state, is_running))) => work(&store, text, &state, is_running),
+            Ok(None) if may_be_missing => {
+                missing(text).show();
+                continue;
+            }
+            Ok(None) => Err(missing(text)),
+            Err(failure) => Err(failure),
+        };
+        match done {
             Ok(()) => print::out(&format!("{text}\n"))?,
             Err(failure) => {
                 failure.show();
-                failed = failed.or(is_failure.then_some(failure.exit));
+                failed = Some(failure.exit);
             }
         }
     }
@@ -247,19 +264,21 @@ pub fn remove(args: &RmArgs, globals: &Globals) -> Result<Exit> {
 ///
 /// Fails where one of them is not there, or does not end.
 pub fn stop(args: &StopArgs, globals: &Globals) -> Result<Exit> {
-    let signal = args.signal.as_deref().map(Signal::parse).transpose().or_input()?;
+    let asked = args.signal.as_deref().map(parse_signal).transpose()?;
     each(&args.containers, globals, |store, text, state, is_running| {
         if !is_running {
             return Ok(());
         }
-        let of_image = state.stop_signal.as_deref().and_then(|it| Signal::parse(it).ok());
-        let signal = signal.or(of_image).unwrap_or(Signal::TERM);
+        let of_image = state.stop_signal.as_deref().and_then(|it| signal(it).ok());
+        let signal = asked.or(of_image).unwrap_or(Signal::TERM);
         if signal == Signal::KILL {
             return end(store, text, state);
         }
         send(store, text, state, signal)?;
-        let patience = args.timeout.or(state.stop_timeout).unwrap_or(PATIENCE.as_secs());
-        match has_ended(store, state, Duration::from_secs(patience), || Ok(()))? {
+        let patience = args.timeout.or(state.stop_timeout).map_or(PATIENCE, |seconds| {
+            u64::try_from(seconds).map_or(Duration::MAX, Duration::from_secs)
+        });
+        match has_ended(store, state, patience, || Ok(()))? {
             true => Ok(()),
             false => end(store, text, state),
         }
@@ -272,7 +291,7 @@ pub fn stop(args: &StopArgs, globals: &Globals) -> Result<Exit> {
 ///
 /// Fails where one of them is not there or does not run, or there is no such signal.
 pub fn kill(args: &KillArgs, globals: &Globals) -> Result<Exit> {
-    let signal = Signal::parse(&args.signal).or_input()?;
+    let signal = parse_signal(&args.signal)?;
     each(&args.containers, globals, |store, text, state, is_running| {
         if !is_running {
             return Err(Failure::failed(anyhow!("container `{text}` does not run")));
@@ -284,9 +303,21 @@ pub fn kill(args: &KillArgs, globals: &Globals) -> Result<Exit> {
     })
 }
 
+fn parse_signal(text: &str) -> Result<Signal> {
+    signal(text).map_err(|message| Failure::input(anyhow!(message)))
+}
+
 /// Kills a container.
 fn end(store: &Store, text: &str, state: &State) -> Result<()> {
-    match has_ended(store, state, PATIENCE, || send(store, text, state, Signal::KILL))? {
+    let begun = Instant::now();
+    let kill = || {
+        // Where no file can be written, or nobody looks at it.
+        if send(store, text, state, Signal::KILL).is_err() || begun.elapsed() > SOON {
+            runtime::ask_to_end(store, state).or_failed()?;
+        }
+        Ok(())
+    };
+    match has_ended(store, state, PATIENCE, kill)? {
         true => Ok(()),
         false => Err(Failure::failed(anyhow!("container `{text}` does not end"))),
     }

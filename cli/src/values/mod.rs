@@ -22,6 +22,7 @@ pub mod pair;
 pub mod publish;
 pub mod secret;
 pub mod security;
+pub mod signal;
 pub mod size;
 pub mod ssh;
 

@@ -1,5 +1,5 @@
-//! The layer that the same copy made in an earlier build: what did not change since lies in it in one piece, and is read from there
-//! without opening a file for each.
+//! The layer that the same copy made in an earlier build: what did not change since lies in it in one piece, and small files are read
+//! from there without opening each.
 //!
 //! Nothing is believed: what is read is compared with the digest that is in the step's key, and read from its own file if it differs.
 
@@ -23,13 +23,13 @@ pub(crate) struct Earlier {
 }
 
 /// Tells copies of one folder apart, and finds the same one in a later build.
-pub(crate) struct Place<'a> {
+pub(crate) struct Site<'a> {
     folder: &'a Folder,
     copy: CopyId,
 }
 
-impl<'a> Place<'a> {
-    /// The place of a copy that reads a local context.
+impl<'a> Site<'a> {
+    /// That of a copy that reads a local context.
     pub(crate) fn of(op: &CopyOp, trees: &'a [Tree]) -> Option<Self> {
         let folder = trees.iter().find_map(|it| match it {
             Tree::Folder(folder) => Some(&**folder),
@@ -64,8 +64,8 @@ impl Earlier {
     /// Opens a layer; nothing if its tar is not there.
     fn open(store: &Store, diff_id: &DiffId) -> Option<Self> {
         let mut places = Vec::new();
-        let tar = store
-            .look_into_tar(diff_id, |content, offset, _| places.push((prefix(&content), offset)));
+        let tar =
+            store.look_into_tar(diff_id, |content, offset| places.push((prefix(&content), offset)));
         // What cannot be read here is read where it always is.
         let tar = tar.ok()??;
         places.sort_unstable();
@@ -154,9 +154,9 @@ mod tests {
         let trees = [Tree::Folder(folder)];
         let plan = plan();
         let Op::Copy(op) = &plan.steps[0].op else { panic!("it is a COPY") };
-        let place = Place::of(op, &trees).expect("it is local");
+        let site = Site::of(op, &trees).expect("it is local");
         let gathered = super::super::gather(op, &trees).expect("it can be read");
-        let earlier = place.earlier(&session.store, &gathered).expect("the layer is remembered");
+        let earlier = site.earlier(&session.store, &gathered).expect("the layer is remembered");
         for (nth, is_there) in [(2, true), (3, false), (7, false)] {
             let bytes = fs::read(file(nth)).expect("read");
             let mut found = Vec::new();

@@ -25,7 +25,7 @@ use crate::init;
 use crate::sys::{self, CStrings, Fork, namespace};
 
 /// Where the programs get an interface from.
-const TUN: &str = "/dev/net/tun";
+pub(crate) const TUN: &str = "/dev/net/tun";
 
 /// How long a program may take until the network is there.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -23,6 +23,7 @@ use std::sync::{Mutex, OnceLock};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+pub(crate) use self::helper::TUN;
 use self::helper::{Helper, Program};
 use self::nat::Nat;
 use self::netlink::Socket;

@@ -220,17 +220,21 @@ impl Caller<'_> {
         Ok(place)
     }
 
-    /// Whether a path means the same to the supervisor as to the caller, so far as can be told from how it begins: `/proc` has other
-    /// processes in it for the one than for the other, and `/dev` has links that lead there.
+    /// Whether a path means the same to the supervisor as to the caller: `/proc` has other processes in it for the one than for the other,
+    /// and `/dev` has links that lead there.
     pub(crate) fn sees_the_same(&self, given: &Given) -> bool {
+        if self.may_have_own_root {
+            return false;
+        }
         let start = match (given.path.first(), given.dir) {
-            (Some(b'/'), _) => Ok(given.path.clone()),
+            (Some(b'/'), _) => Ok(Vec::new()),
             (_, AT_CWD) => read_link(&format!("{}/cwd", self.call.tid)),
             (_, fd) => read_link(&format!("{}/fd/{fd}", self.call.tid)),
         };
-        let Ok(start) = start else { return false };
-        let first = start.split(|it| *it == b'/').find(|it| !it.is_empty() && *it != b".");
-        first.is_none_or(|it| it != b"proc" && it != b"dev")
+        let Ok(mut path) = start else { return false };
+        path.push(b'/');
+        path.extend_from_slice(&given.path);
+        !leads_aside(&path)
     }
 
     /// As [`place`](Self::place), or with an empty path and the flag for it the handle itself.
@@ -301,6 +305,43 @@ impl Caller<'_> {
         )?;
         Ok(held(parent, name))
     }
+}
+
+/// Whether an absolute path leads through `/proc` or `/dev`, links followed.
+fn leads_aside(path: &[u8]) -> bool {
+    const MAX_LINKS: usize = 40;
+    let names = |path: &[u8]| -> Vec<Vec<u8>> {
+        path.split(|it| *it == b'/').rev().map(<[u8]>::to_vec).collect()
+    };
+    let mut rest = names(path);
+    let mut at: Vec<u8> = Vec::new();
+    let mut n_links = 0;
+    while let Some(name) = rest.pop() {
+        match name.as_slice() {
+            b"" | b"." => continue,
+            b".." => {
+                at.truncate(at.iter().rposition(|it| *it == b'/').unwrap_or(0));
+                continue;
+            }
+            name => {
+                at.push(b'/');
+                at.extend_from_slice(name);
+            }
+        }
+        if at == b"/proc" || at == b"/dev" {
+            return true;
+        }
+        let Ok(target) = rustix::fs::readlinkat(CWD, at.as_slice(), Vec::new()) else { continue };
+        n_links += 1;
+        if n_links > MAX_LINKS {
+            return false;
+        }
+        let target = target.as_bytes();
+        let parent = at.iter().rposition(|it| *it == b'/').unwrap_or(0);
+        at.truncate(if target.starts_with(b"/") { 0 } else { parent });
+        rest.extend(names(target));
+    }
+    false
 }
 
 fn read_link(path: &str) -> Result<Vec<u8>> {

@@ -2,7 +2,8 @@
 //!
 //! What root makes in a folder that hands down no group belongs to 0:0, needs no record, and is made by the kernel. Everything
 //! else is made here, so that it has its record before anybody can look at it. So what fails here for somebody else fails: if the kernel
-//! tried it once more, it could succeed by then, because another process has made the folder, and make something without a record.
+//! tried it once more, it could succeed by then, because another process has made the folder, and make something without a record. One gap is
+//! left: who opens a file that is there, and may make it, while another process removes it, makes one that belongs to root.
 
 use std::os::fd::{AsFd, OwnedFd};
 

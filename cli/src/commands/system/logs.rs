@@ -33,8 +33,11 @@ pub fn run(args: &LogsArgs, globals: &Globals) -> Result<Exit> {
     {
         return of_container(args, &store, text, &state);
     }
-    if args.follow || args.tail.is_some() {
+    if args.follow || args.tail.is_some() || args.is_container {
         return Err(match &args.of {
+            None if args.is_container => {
+                Failure::input(anyhow!("name the container")).hint("`kiln ps` lists them")
+            }
             None => Failure::input(anyhow!("`--follow` and `--tail` need a container"))
                 .hint("`kiln ps` lists them"),
             Some(text) => Failure::failed(anyhow!("there is no container `{text}`"))

@@ -45,7 +45,7 @@ pub fn run(args: &ResetArgs, globals: &Globals) -> Result<Exit> {
     }
     let store = Store::open(&root).or_failed()?;
     refuse_if_used(&store)?;
-    store.reset(false).or_failed()?;
+    store.reset().or_failed()?;
     remove(&root).with_context(|| format!("cannot remove `{shown}`")).or_failed()?;
     print::out(&format!("Removed {shown}\n"))?;
     Ok(Exit::Done)
