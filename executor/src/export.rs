@@ -158,7 +158,9 @@ impl FolderWriter<'_> {
         }
         match &node.kind {
             Kind::File { .. } => {
-                if let Some(first) = node.file_id.as_ref().and_then(|it| self.first_names.get(it)) {
+                if let Some(first) =
+                    node.file_id.as_ref().and_then(|it| self.first_names.get(&**it))
+                {
                     let first = OsStr::from_bytes(first);
                     match rustix::fs::linkat(&self.root, first, here, os_name, AtFlags::empty()) {
                         // The path of the first name is too long to be said: the file comes twice.
@@ -189,7 +191,7 @@ impl FolderWriter<'_> {
         }
         self.set(here, os_name, node).map_err(failed)?;
         if let (Kind::File { .. }, Some(id)) = (&node.kind, &node.file_id) {
-            self.first_names.entry(id.clone()).or_insert_with(|| written.to_vec());
+            self.first_names.entry((**id).clone()).or_insert_with(|| written.to_vec());
         }
         Ok(())
     }
@@ -262,7 +264,7 @@ pub(crate) fn write_tar<W: Write>(
         if let (Kind::File { .. }, Some(id)) = (&kind, node.file_id) {
             match first_names.get(&id) {
                 Some(first) => kind = Kind::Hardlink { target: first.clone() },
-                None => drop(first_names.insert(id, written.clone())),
+                None => drop(first_names.insert(*id, written.clone())),
             }
         }
         let entry = Entry {
@@ -272,7 +274,7 @@ pub(crate) fn write_tar<W: Write>(
             uid: node.uid,
             gid: node.gid,
             mtime: Time { nanos: 0, ..clamped(node.mtime, latest) },
-            xattrs: node.xattrs,
+            xattrs: node.xattrs.into_map(),
         };
         let mut data: Box<dyn io::Read + Send> = match entry.kind {
             Kind::File { .. } => tree.open(path)?,

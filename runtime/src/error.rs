@@ -111,6 +111,14 @@ impl RuntimeError {
             Self::NameInUse { .. } => Some(
                 "choose another name; `kiln rm` removes a container that has ended, `--rm` removes it at once",
             ),
+            Self::Io { source, .. }
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                ) =>
+            {
+                Some("free some space, for example with `kiln system prune`")
+            }
             Self::OutOfReach => Some(
                 "end it where it was started: another container of this machine shares this store",
             ),

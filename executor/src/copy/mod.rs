@@ -173,7 +173,7 @@ fn hash_node(
         }
     }
     hasher.put(&(node.xattrs.len() as u64).to_le_bytes());
-    for (name, value) in &node.xattrs {
+    for (name, value) in node.xattrs.iter() {
         hasher.field(name);
         hasher.field(value);
     }

@@ -11,7 +11,9 @@ use planner::mode::Mode;
 use super::{Times, gather::Match};
 use crate::{
     error::ExecutorError,
-    tree::{FileId, Found, Node, Tree, components, join, lossy, parent, push_component, resolve},
+    tree::{
+        FileId, Found, Node, Tree, Xattrs, components, join, lossy, parent, push_component, resolve,
+    },
 };
 
 /// Where the content of a file comes from.
@@ -115,6 +117,7 @@ impl Iterator for Entries {
         let Placed { node, content } = *placed;
         let Node { kind, mode, uid, gid, mtime, xattrs, content: digest, .. } = node;
         let mtime = Time { secs: mtime.secs.min(self.latest.unwrap_or(i64::MAX)), nanos: 0 };
+        let xattrs = xattrs.into_map();
         Some(Item { entry: Entry { path, kind, mode, uid, gid, mtime, xattrs }, content, digest })
     }
 }
@@ -216,7 +219,7 @@ impl<'a> Placement<'a> {
             uid,
             gid,
             mtime: entry.mtime,
-            xattrs: entry.xattrs,
+            xattrs: entry.xattrs.into(),
             file_id: None,
             is_on_disk: false,
             content: None,
@@ -233,7 +236,7 @@ impl<'a> Placement<'a> {
                     ),
                 });
             };
-            first.node.file_id.get_or_insert(id);
+            first.node.file_id.get_or_insert(Box::new(id));
             let same = first.clone();
             self.placed.insert(target, same);
             return Ok(());
@@ -275,7 +278,7 @@ impl<'a> Placement<'a> {
                 _ => usize::MAX,
             };
             if let (Some(id), Kind::File { .. }) = (node.file_id.take(), &node.kind) {
-                let id = (tree_idx, id);
+                let id = (tree_idx, *id);
                 match first_names.get(&id) {
                     Some(first) => {
                         node.kind = Kind::Hardlink { target: first.clone() };
@@ -353,7 +356,7 @@ impl<'a> Placement<'a> {
             uid,
             gid,
             mtime: self.owning.times.now,
-            xattrs: BTreeMap::new(),
+            xattrs: Xattrs::default(),
             file_id: None,
             is_on_disk: false,
             content: None,

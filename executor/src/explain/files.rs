@@ -296,7 +296,7 @@ mod tests {
                 uid: 0,
                 gid: 0,
                 mtime: Time::default(),
-                xattrs: BTreeMap::new(),
+                xattrs: crate::tree::Xattrs::default(),
                 file_id: None,
                 is_on_disk: false,
                 content: None,

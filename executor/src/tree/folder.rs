@@ -29,7 +29,7 @@ use rustix::{
 };
 
 use super::{
-    FileId, Found, Node, Stamp, join, lossy, scan,
+    FileId, Found, Node, Stamp, Xattrs, join, lossy, scan,
     stat_cache::{CopyId, Known, KnownFiles, StatCache},
 };
 use crate::error::ExecutorError;
@@ -48,9 +48,6 @@ pub(crate) struct Folder {
     opened_at: u64,
     keeps_owners: bool,
 }
-
-/// Extended attributes by name.
-type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// The one attribute that a copy keeps.
 const CAPABILITY: &str = "security.capability";
@@ -207,7 +204,7 @@ impl Folder {
 
     /// Digest and attributes of a file that [`list`](Self::list) found and that is not known from an earlier build.
     pub(super) fn read_new(&self, path: &[u8], node: &mut Node) -> Result<(), ExecutorError> {
-        let (content, xattrs) = self.read(path, &Xattrs::new())?;
+        let (content, xattrs) = self.read(path, &Xattrs::default())?;
         (node.content, node.xattrs) = (Some(content), xattrs);
         Ok(())
     }
@@ -218,7 +215,7 @@ impl Folder {
         let mut value = [0_u8; MAX_CAPABILITY];
         let xattrs = match rustix::fs::fgetxattr(&file, CAPABILITY, &mut value[..]) {
             Ok(len) if known.is_empty() => {
-                BTreeMap::from([(CAPABILITY.into(), value[..len].to_vec())])
+                BTreeMap::from([(CAPABILITY.into(), value[..len].to_vec())]).into()
             }
             _ => known.clone(),
         };
@@ -329,10 +326,10 @@ impl Folder {
         let stamp = is_file.then(|| stamp_of(&status));
         let known = stamp.and_then(|stamp| known().filter(|it| it.stamp == stamp));
         let xattrs = match known {
-            Some(Known { has_capability: false, .. }) => BTreeMap::new(),
+            Some(Known { has_capability: false, .. }) => Xattrs::default(),
             Some(_) => xattrs(parent, super::last_name(path)),
             None if is_file && with_xattrs => xattrs(parent, super::last_name(path)),
-            _ => BTreeMap::new(),
+            _ => Xattrs::default(),
         };
         let (uid, gid) = match self.keeps_owners {
             true => (status.stx_uid, status.stx_gid),
@@ -345,7 +342,7 @@ impl Folder {
             gid,
             mtime: Time { secs: status.stx_mtime.tv_sec, nanos: status.stx_mtime.tv_nsec },
             xattrs,
-            file_id: is_shared.then_some(FileId::Inode(device, status.stx_ino)),
+            file_id: is_shared.then(|| Box::new(FileId::Inode(device, status.stx_ino))),
             is_on_disk: is_file,
             content: known.map(|it| it.content),
         }))
@@ -382,8 +379,8 @@ fn xattrs(folder: &OwnedFd, name: &[u8]) -> Xattrs {
     full.extend_from_slice(name);
     let mut value = [0_u8; MAX_CAPABILITY];
     match rustix::fs::lgetxattr(full.as_slice(), CAPABILITY, &mut value[..]) {
-        Ok(len) => BTreeMap::from([(CAPABILITY.into(), value[..len].to_vec())]),
-        Err(_) => BTreeMap::new(),
+        Ok(len) => BTreeMap::from([(CAPABILITY.into(), value[..len].to_vec())]).into(),
+        Err(_) => Xattrs::default(),
     }
 }
 

@@ -260,7 +260,7 @@ fn open_beneath(folder: &Path, path: &[u8]) -> io::Result<File> {
 fn node(found: image::view::Node<'_>) -> Node {
     let entry = found.entry;
     let file_id = match entry.kind {
-        Kind::File { .. } => Some(FileId::First(found.layer, entry.path.clone())),
+        Kind::File { .. } => Some(Box::new(FileId::First(found.layer, entry.path.clone()))),
         _ => None,
     };
     Node {
@@ -269,7 +269,7 @@ fn node(found: image::view::Node<'_>) -> Node {
         uid: entry.uid,
         gid: entry.gid,
         mtime: entry.mtime,
-        xattrs: entry.xattrs.clone(),
+        xattrs: entry.xattrs.clone().into(),
         file_id,
         is_on_disk: false,
         content: found.content,

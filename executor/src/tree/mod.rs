@@ -9,7 +9,7 @@ mod layers;
 mod scan;
 mod stat_cache;
 
-use std::{collections::BTreeMap, io::Read, sync::Arc};
+use std::{collections::BTreeMap, io::Read, ops::Deref, sync::Arc};
 
 use image::entry::{Kind, Time};
 
@@ -26,13 +26,39 @@ pub(crate) struct Node {
     pub uid: u32,
     pub gid: u32,
     pub mtime: Time,
-    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub xattrs: Xattrs,
     /// Equal for two names of one file.
-    pub file_id: Option<FileId>,
+    pub file_id: Option<Box<FileId>>,
     /// It is a file on disk, and not a socket, which becomes an empty file.
     pub is_on_disk: bool,
     /// The BLAKE3 of a file, where that is known without reading it.
     pub content: Option<[u8; 32]>,
+}
+
+/// Extended attributes by name. Nearly no file has any, and of files there are many.
+#[derive(Debug, Clone, Default)]
+#[expect(clippy::box_collection, reason = "two thirds of its size, in each of many files")]
+pub(crate) struct Xattrs(Option<Box<BTreeMap<Vec<u8>, Vec<u8>>>>);
+
+impl Xattrs {
+    pub(crate) fn into_map(self) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        self.0.map(|it| *it).unwrap_or_default()
+    }
+}
+
+impl From<BTreeMap<Vec<u8>, Vec<u8>>> for Xattrs {
+    fn from(map: BTreeMap<Vec<u8>, Vec<u8>>) -> Self {
+        Self(if map.is_empty() { None } else { Some(Box::new(map)) })
+    }
+}
+
+impl Deref for Xattrs {
+    type Target = BTreeMap<Vec<u8>, Vec<u8>>;
+
+    fn deref(&self) -> &Self::Target {
+        static NONE: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        self.0.as_deref().unwrap_or(&NONE)
+    }
 }
 
 /// What is at a path below a folder.
@@ -296,7 +322,7 @@ fn empty_root() -> Node {
         uid: 0,
         gid: 0,
         mtime: Time::default(),
-        xattrs: BTreeMap::new(),
+        xattrs: Xattrs::default(),
         file_id: None,
         is_on_disk: false,
         content: None,

@@ -49,7 +49,7 @@ struct Item {
     /// The ignore file does not match it.
     is_visible: bool,
     /// The number of a folder that is listed.
-    list: Option<usize>,
+    list: Option<u32>,
     /// What is below it may be chosen.
     enter: bool,
 }
@@ -89,11 +89,13 @@ pub(super) fn scan(
     if let Some(error) = state.error {
         return Err(error);
     }
-    let mut found = Vec::with_capacity(state.lists.iter().map(Vec::len).sum());
-    flatten(&mut state.lists, 0, &mut found);
-    if found.len() > MANY {
+    let n_items = state.lists.iter().map(Vec::len).sum();
+    if n_items > MANY {
+        // The lists go while what was in them is put together.
         sandbox::give_memory_back();
     }
+    let mut found = Vec::with_capacity(n_items);
+    flatten(&mut state.lists, 0, &mut found);
     Ok(found)
 }
 
@@ -122,7 +124,7 @@ impl<'env> Scan<'env> {
                 Ok((mut items, folders)) => {
                     for (at, trail, only_seen) in folders {
                         let nth = state.lists.len();
-                        items[at].list = Some(nth);
+                        items[at].list = u32::try_from(nth).ok();
                         let path = items[at].found.path.clone();
                         state.lists.push(Vec::new());
                         state.jobs.push(Job { nth, path, trail, only_seen });
@@ -209,7 +211,7 @@ fn flatten(lists: &mut Vec<Vec<Item>>, nth: usize, out: &mut Vec<Found>) -> (boo
         out.push(item.found);
         let (mut is_visible, mut is_chosen) = (item.is_visible, item.keep);
         if let Some(list) = item.list {
-            let (below_chosen, below_visible) = flatten(lists, list, out);
+            let (below_chosen, below_visible) = flatten(lists, list as usize, out);
             is_visible |= below_visible;
             // A folder that is not chosen itself comes along only when something in it is.
             is_chosen |= below_chosen;
