@@ -65,7 +65,8 @@ impl Store {
         }))
     }
 
-    /// Opens the tar of a layer if it is here as such, and calls `each` for every file that is in it, with its BLAKE3 and its offset. Nothing is checked: whoever reads a file there compares it with the hash.
+    /// Opens the tar of a layer if it is here as such, and calls `each` for every file that is in it, with its BLAKE3 and its offset.
+    /// Nothing is checked: whoever reads a file there compares it with the hash.
     ///
     /// # Errors
     ///

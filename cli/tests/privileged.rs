@@ -382,6 +382,14 @@ fn privileged_stopping() {
     assert!(refused.err.contains("containers run that use the store: one"), "{}", refused.err);
     assert!(it.run(&["inspect", "one"]).err.contains("`one` is a container"));
     assert_eq!(it.run(&["kill", "-s", "NOPE", "one"]).status, Some(2));
+    let odd = it.run_with(&["build", "-q", "-t", "odd", "-"], b"FROM box\nSTOPSIGNAL 99\n");
+    assert_eq!(odd.status, Some(0), "{}", odd.err);
+    let odd = it.run(&["run", "--rm", "odd", "true"]);
+    assert!(
+        odd.status == Some(0) && odd.err.contains("STOPSIGNAL of the image, `99`"),
+        "{}",
+        odd.err
+    );
     assert_eq!(it.run(&["rm", "-f", "one", "none"]).status, Some(0), "as in docker");
     assert_eq!(it.run(&["rm", "none"]).status, Some(1));
     it.assert_clean();

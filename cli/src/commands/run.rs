@@ -27,7 +27,9 @@ use crate::{
     exit::Exit,
     failure::{Failure, OrFail, Result},
     print,
-    values::{BindMount, Mount, Pair, SecurityOption, TmpfsMount, pair, publish::exposed},
+    values::{
+        BindMount, Mount, Pair, SecurityOption, TmpfsMount, pair, publish::exposed, signal::signal,
+    },
 };
 
 /// The status where kiln failed, and not the process; docker's.
@@ -113,6 +115,12 @@ fn start(args: RunArgs, globals: &Globals) -> Result<Exit> {
         publish_exposed(&mut request, &args, &config);
     }
     settle_network(&mut request, args.network.is_some());
+    let of_image = config.config.stop_signal.as_str();
+    if request.stop_signal.is_none() && !of_image.is_empty() && signal(of_image).is_err() {
+        print::err(&format!(
+            "warning: the STOPSIGNAL of the image, `{of_image}`, is no signal; `kiln stop` sends TERM\n"
+        ));
+    }
     request.command = args.command;
     let image =
         Image { name: &args.image, id: image.config, layers: &image.layers, config: &config };

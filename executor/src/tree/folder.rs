@@ -114,7 +114,8 @@ impl Folder {
     /// Returns the cache of hashes to keep for the next build; nothing if it did not change.
     pub(crate) fn save(&self) -> Option<Vec<u8>> {
         let mut files = std::mem::take(&mut *self.hashed.lock().ok()?);
-        let made = std::mem::take(&mut *self.made.lock().ok()?);
+        let mut made = std::mem::take(&mut *self.made.lock().ok()?);
+        made.retain(|(copy, diff_id)| self.cache.made(copy) != Some(*diff_id));
         if files.is_empty() && made.is_empty() {
             return None;
         }

@@ -4,6 +4,7 @@
 //! else is made here, so that it has its record before anybody can look at it. So what fails here for somebody else fails: if the kernel
 //! tried it once more, it could succeed by then, because another process has made the folder, and make something without a record. One gap is
 //! left: who opens a file that is there, and may make it, while another process removes it, makes one that belongs to root.
+//! Below a root of their own (`chroot`) processes are left to the kernel where something is missing.
 
 use std::os::fd::{AsFd, OwnedFd};
 
